@@ -1,0 +1,185 @@
+"""Answering an item's questions from many evicted caches, as few batches as memory allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness.cache import BatchCache
+from kvharness.decode import Prompt, force, greedy, packed_length, packs
+from kvharness.errors import ModelProblem
+from kvharness.policy import Positions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from kvharness.cache import Kept, Prefilled
+    from kvharness.item import Question
+    from kvharness.runtime import Runtime
+
+#: New tokens per forward pass when scoring: on a GPU they bound the activations' memory; on a
+#: CPU they keep the activations in its caches.
+_PASS_TOKENS = {"cuda": 32_768, "cpu": 1_024}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What one cell answered; lists run over the questions.
+
+    Attributes:
+        greedy: int64 ``[answer]``, the model's own choice at each reference token.
+        logprob: float32 ``[answer]``, log-probability of each reference token.
+        generated: token ids of generated replies; None where none was asked for.
+        cache_bytes: measured bytes of the kept keys and values.
+        seconds: the batch's wall time divided by its cells.
+    """
+
+    greedy: list[Tensor]
+    logprob: list[Tensor]
+    generated: list[list[int] | None]
+    cache_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Questions to ask after one context.
+
+    Attributes:
+        context: the shared prefill.
+        questions: asked independently of each other.
+        seen: the context ends with the question, so only the reply's header follows.
+        generate: how many of the questions, from the first, get generated text.
+    """
+
+    context: Prefilled
+    questions: tuple[Question, ...]
+    seen: bool
+    generate: int
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [Prompt.of(question, seen=self.seen) for question in self.questions]
+
+    @property
+    def room(self) -> int:
+        """New tokens a cache must hold: the packed prompts, or the longest reply."""
+        replies = [
+            len(prompt.lead) + question.max_new_tokens
+            for prompt, question in zip(self.prompts, self.questions, strict=True)
+        ]
+        packed = max(packed_length(pack) for pack in packs(self.prompts))
+        return max([packed, *replies[: self.generate]])
+
+
+def score_in_full(
+    runtime: Runtime, request: Request, kept: Kept, *, observe: bool
+) -> tuple[Answers, list[Tensor] | None]:
+    """Score from the whole cache, alone, so that the reference never depends on a batch.
+
+    Generates nothing. With ``observe``, also returns the attention that questions and answers
+    pay to the context, float32 ``[H, n]`` a layer.
+    """
+    cache = BatchCache(request.context, [kept], room=request.room)
+    cache.observing = observe
+    (answers,) = _answer(runtime, replace(request, generate=0), cache)
+    received = [cache.received[layer] for layer in sorted(cache.received)]
+    return answers, received if observe else None
+
+
+def answer(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
+    """Answer from every cell, in the order given; caches of equal length lie side by side."""
+    order = sorted(range(len(cells)), key=lambda i: (cells[i].total, cells[i].positions, i))
+    answers: dict[int, Answers] = {}
+    for members in _batches(runtime, request, cells, order):
+        results = _halving(runtime, request, [cells[i] for i in members])
+        answers.update(zip(members, results, strict=True))
+    return [answers[i] for i in range(len(cells))]
+
+
+def _batches(
+    runtime: Runtime, request: Request, cells: Sequence[Kept], order: Sequence[int]
+) -> Iterator[list[int]]:
+    layers = request.context.layers
+    first = next(iter(layers.values()))
+    entry = first.keys.shape[-1] + first.values.shape[-1]
+    rows = len(layers) * first.keys.shape[0]
+    limit = runtime.memory() // (entry * first.keys.element_size())
+    batch: list[int] = []
+    size = 0
+    for index in order:
+        need = cells[index].total + rows * request.room
+        if batch and size + need > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(index)
+        size += need
+    if batch:
+        yield batch
+
+
+def _halving(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
+    """Answer a batch; where the device runs out of memory, answer its halves."""
+    try:
+        return _answer_batch(runtime, request, cells)
+    except torch.OutOfMemoryError:
+        if len(cells) == 1:
+            raise ModelProblem(
+                f"{runtime.device} ran out of memory decoding a single cell; choose a shorter "
+                f"--kv-context or a smaller --kv-model"
+            ) from None
+    # Outside the except block: the error keeps the failed batch's tensors alive.
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
+    middle = len(cells) // 2
+    head = _halving(runtime, request, cells[:middle])
+    return head + _halving(runtime, request, cells[middle:])
+
+
+def _answer_batch(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
+    moved = any(cell.positions is Positions.COMPACT for cell in cells)
+    start = runtime.clock()
+    rotation = runtime.rotation if moved else None
+    cache = BatchCache(request.context, cells, room=request.room, rotation=rotation)
+    share = (runtime.clock() - start) / len(cells)
+    answers = _answer(runtime, request, cache)
+    return [replace(each, seconds=each.seconds + share) for each in answers]
+
+
+def _answer(runtime: Runtime, request: Request, cache: BatchCache) -> list[Answers]:
+    start = runtime.clock()
+    prompts = request.prompts
+    most = _PASS_TOKENS[runtime.device.type]
+    forced = force(runtime.model, cache, prompts, most_tokens=most)
+    # What the model generates is not the true answer: it must not reach the oracle.
+    cache.observing = False
+    count = len(cache.cells)
+    replies: list[list[list[int] | None]] = [[None] * len(prompts) for _ in range(count)]
+    for index in range(min(request.generate, len(prompts))):
+        # After `force` the cache holds the first prompt's lead; other prompts are read again.
+        led = force(runtime.model, cache, [prompts[index]], most_tokens=most) if index else forced
+        rows = greedy(
+            runtime.model,
+            cache,
+            [int(cell[0][0]) for cell in led.greedy],
+            max_new_tokens=request.questions[index].max_new_tokens,
+            stop=runtime.stop,
+        )
+        for cell, row in enumerate(rows):
+            replies[cell][index] = row
+    seconds = (runtime.clock() - start) / count
+    sizes = cache.cell_bytes()
+    return [
+        Answers(
+            greedy=forced.greedy[cell],
+            logprob=forced.logprob[cell],
+            generated=replies[cell],
+            cache_bytes=sizes[cell],
+            seconds=seconds,
+        )
+        for cell in range(count)
+    ]

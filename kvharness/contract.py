@@ -1,0 +1,138 @@
+"""What is held fixed while policies are compared, and the arithmetic of budgets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from kvharness.errors import UsageProblem
+
+DEFAULT_RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
+_RETENTION = re.compile(r"\d+(\.\d+)?|\.\d+|\d+/\d+", re.ASCII)
+_LONGEST_RETENTION = 24
+
+
+class QuestionMode(StrEnum):
+    """Whether the question is in the cache when the cache is compressed."""
+
+    UNSEEN = "unseen"
+    SEEN = "seen"
+
+
+class EvictMode(StrEnum):
+    """When eviction happens."""
+
+    PREFILL = "prefill"
+
+
+class Anchor(StrEnum):
+    """Policies that every table carries: ceiling, ground and positive control."""
+
+    FULL = "full"
+    FLOOR = "floor"
+    ORACLE = "oracle"
+
+
+#: Anchors whose budget does not depend on the retention: one cell per seed.
+FIXED_ANCHORS = (Anchor.FULL, Anchor.FLOOR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """First (``sinks``) and last (``recents``) cached tokens that stay whatever the scores."""
+
+    sinks: int = 4
+    recents: int = 16
+
+    @property
+    def total(self) -> int:
+        return self.sinks + self.recents
+
+    def fit(self, budget: int) -> Protection:
+        """Shrink to ``budget`` entries a head: recents give way before sinks.
+
+        Raises:
+            UsageProblem: the budget cannot hold the sinks.
+        """
+        if budget < self.sinks:
+            msg = (
+                f"a budget of {budget} entries a head cannot hold the {self.sinks} sinks; "
+                f"raise --retention or --kv-context, or lower --kv-sinks"
+            )
+            raise UsageProblem(msg)
+        return Protection(sinks=self.sinks, recents=min(self.recents, budget - self.sinks))
+
+    def extend(self, extra: Protection, budget: int) -> Protection:
+        """Add a policy's own protection; where ``budget`` is short, the policy's part shrinks."""
+        sinks = max(self.sinks, min(extra.sinks, budget - self.recents))
+        recents = max(self.recents, min(extra.recents, budget - sinks))
+        return Protection(sinks=sinks, recents=recents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """Everything that must be equal for two cells to be comparable.
+
+    ``context`` is the number of tokens in the cache before the question, template head
+    included: the ``n`` of every budget when the question is unseen.
+    """
+
+    context: int = 1024
+    protection: Protection = Protection()
+    question: QuestionMode = QuestionMode.UNSEEN
+    evict: EvictMode = EvictMode.PREFILL
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "context": self.context,
+            "sinks": self.protection.sinks,
+            "recents": self.protection.recents,
+            "question": self.question.value,
+            "evict": self.evict.value,
+        }
+
+
+def parse_retention(text: str) -> Fraction:
+    """Read "0.1" or "1/10" as the exact fraction 1/10.
+
+    Raises:
+        UsageProblem: not a number, or outside (0, 1].
+    """
+    given = text.strip()
+    problem = f"--retention {given[:40]!r}: expected a fraction in (0, 1] such as 0.25 or 1/4"
+    if len(given) > _LONGEST_RETENTION or not _RETENTION.fullmatch(given):
+        raise UsageProblem(problem)
+    try:
+        value = Fraction(given)
+    except ZeroDivisionError:
+        raise UsageProblem(problem) from None
+    if not 0 < value <= 1:
+        raise UsageProblem(problem)
+    return value
+
+
+def retention_text(retention: Fraction) -> str:
+    """The shortest exact text: "0.25" where the decimal ends, "1_3" (safe in ids) where not."""
+    rest, twos, fives = retention.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    if rest != 1:
+        return f"{retention.numerator}_{retention.denominator}"
+    places = max(twos, fives)
+    digits = str(retention.numerator * 10**places // retention.denominator).zfill(places + 1)
+    return digits if places == 0 else f"{digits[:-places]}.{digits[-places:]}"
+
+
+def retention_from_text(text: str) -> Fraction:
+    """The inverse of `retention_text`."""
+    return Fraction(text.replace("_", "/"))
+
+
+def budget_of(retention: Fraction, tokens: int) -> int:
+    """Entries kept per KV head: ``floor(retention * tokens + 1/2)``, in integers."""
+    twice = 2 * retention.numerator * tokens + retention.denominator
+    return twice // (2 * retention.denominator)

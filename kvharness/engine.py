@@ -1,0 +1,222 @@
+"""From items to records: one prefill an item, every cell of the group from that prefill."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness.batch import Request, answer, score_in_full
+from kvharness.cache import Kept, Prefilled
+from kvharness.contract import Anchor, QuestionMode
+from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.policy import Needs, Positions
+from kvharness.record import Seconds
+from kvharness.scoring import Scored, evidence_share, merge_record, score_question
+from kvharness.select import keep_mask, mask_digest
+from kvharness.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kvharness.batch import Answers
+    from kvharness.cell import Cell
+    from kvharness.contract import Contract
+    from kvharness.item import Item, Question
+    from kvharness.record import Record
+    from kvharness.registry import LoadedPolicy
+    from kvharness.runtime import Runtime
+
+
+class Generate(StrEnum):
+    """For which questions of an item text is generated."""
+
+    FIRST = "first"
+    ALL = "all"
+    NONE = "none"
+
+    def replies(self, questions: int) -> int:
+        """How many of so many questions get generated text."""
+        return {Generate.FIRST: 1, Generate.ALL: questions, Generate.NONE: 0}[self]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One cell to run on one item, with the key its record gets."""
+
+    cell: Cell
+    policy: LoadedPolicy
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A cell that could not be run on an item, and why."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a group is run with; ``score_name`` is the suite's headline metric."""
+
+    runtime: Runtime
+    contract: Contract
+    generate: Generate
+    score_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What one task keeps of one context; ``seconds`` to score and select."""
+
+    task: Task
+    kept: Kept
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """One context to prefill, with the questions asked after it."""
+
+    context: tuple[int, ...]
+    questions: tuple[Question, ...]
+
+
+def run_item(setup: Setup, item: Item, tasks: Sequence[Task]) -> Iterator[Record | Failure]:
+    """Run tasks on one item: a record for each, or the reason why there is none.
+
+    A task's keep mask never depends on which other tasks run beside it; its outputs do only as
+    far as batched arithmetic rounds differently.
+    """
+    parts: dict[str, list[Scored]] = defaultdict(list)
+    failures: dict[str, Failure] = {}
+    for one in _passes(item, setup.contract):
+        left = [task for task in tasks if task.key not in failures]
+        for task, result in _run_pass(setup, item, one, left):
+            if isinstance(result, Failure):
+                failures[task.key] = result
+            else:
+                parts[task.key].append(result)
+    for task in tasks:
+        if task.key in failures:
+            yield failures[task.key]
+        else:
+            name = setup.score_name
+            yield merge_record(task.cell, task.key, item, parts[task.key], score_name=name)
+
+
+def _passes(item: Item, contract: Contract) -> list[_Pass]:
+    """One pass for all questions, or one for each question when it is seen at compression."""
+    if contract.question is QuestionMode.UNSEEN:
+        return [_Pass(context=item.context, questions=item.questions)]
+    return [
+        _Pass(context=(*item.context, *question.question), questions=(question,))
+        for question in item.questions
+    ]
+
+
+def _run_pass(
+    setup: Setup, item: Item, one: _Pass, tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Scored | Failure]]:
+    needs = Needs()
+    for task in tasks:
+        needs = needs.union(task.policy.policy.needs)
+    prefilled, prefill_seconds = setup.runtime.prefill(one.context, needs)
+    request = _request(setup, prefilled, one)
+    everything = Kept(mask=_all_kept(prefilled))
+    full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)
+    trace = _trace(prefilled, future)
+    choices: list[_Choice] = []
+    for task in tasks:
+        try:
+            choices.append(_choose(setup, item, trace, task, everything))
+        except KvharnessError as error:
+            yield task, Failure(cell=task.cell, reason=str(error))
+    answers = answer(setup.runtime, request, [choice.kept for choice in choices])
+    for choice, batched in zip(choices, answers, strict=True):
+        alone = replace(full, generated=batched.generated, seconds=batched.seconds)
+        mine = alone if choice.kept is everything else batched
+        yield choice.task, _score(setup, request, choice, mine, full, prefill_seconds)
+
+
+def _request(setup: Setup, prefilled: Prefilled, one: _Pass) -> Request:
+    return Request(
+        context=prefilled,
+        questions=one.questions,
+        seen=setup.contract.question is QuestionMode.SEEN,
+        generate=setup.generate.replies(len(one.questions)),
+    )
+
+
+def _all_kept(prefilled: Prefilled) -> torch.Tensor:
+    heads = next(iter(prefilled.layers.values())).keys.shape[0]
+    return torch.ones(len(prefilled.layers), heads, prefilled.tokens, dtype=torch.bool)
+
+
+def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace:
+    layers = tuple(prefilled.layers.values())
+    positions = torch.arange(prefilled.tokens, device=layers[0].keys.device)
+    trace = Trace(layers=layers, positions=positions, needs=Needs())
+    return trace if future is None else trace.with_future(future)
+
+
+def _choose(setup: Setup, item: Item, trace: Trace, task: Task, everything: Kept) -> _Choice:
+    policy, cell = task.policy.policy, task.cell
+    if cell.policy == Anchor.FULL:
+        return _Choice(task=task, kept=everything, seconds=0.0)
+    budget = cell.budget(trace.tokens, setup.contract)
+    protection = setup.contract.protection.fit(budget)
+    words = (str(cell.seed), item.digest, task.policy.slug)
+    start = setup.runtime.clock()
+    try:
+        view = trace.for_policy(policy.needs, words)
+        mask = keep_mask(policy, view, budget, protection, name=cell.policy)
+    except KvharnessError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PolicyProblem(cell.policy, reason) from error
+    kept = Kept(mask=mask, positions=policy.positions)
+    _check_positions(kept, setup.runtime, cell.policy)
+    return _Choice(task=task, kept=kept, seconds=setup.runtime.clock() - start)
+
+
+def _check_positions(kept: Kept, runtime: Runtime, name: str) -> None:
+    if kept.positions is Positions.ORIGINAL:
+        return
+    counts = kept.mask.sum(dim=-1)
+    if int(counts.min()) != int(counts.max()):
+        raise PolicyProblem(name, "compact positions need equal budgets in all heads and layers")
+    # Raises where the model's keys cannot be moved.
+    _ = runtime.rotation
+
+
+def _score(
+    setup: Setup,
+    request: Request,
+    choice: _Choice,
+    answers: Answers,
+    full: Answers,
+    prefill_seconds: float,
+) -> Scored:
+    mask, encoder = choice.kept.mask, setup.runtime.encoder
+    questions = []
+    for index, question in enumerate(request.questions):
+        record = score_question(question, index, answers, full, encoder)
+        questions.append(replace(record, evidence_kept=evidence_share(mask, question.evidence)))
+    spans = [span for question in request.questions for span in question.evidence]
+    return Scored(
+        questions=tuple(questions),
+        evidence_kept=evidence_share(mask, spans),
+        kept=tuple(mask.sum(dim=(1, 2)).tolist()),
+        tokens=request.context.tokens,
+        realised_retention=choice.kept.total / mask.numel(),
+        cache_bytes=answers.cache_bytes,
+        mask_digest=mask_digest(mask),
+        seconds=Seconds(prefill=prefill_seconds, select=choice.seconds, decode=answers.seconds),
+    )

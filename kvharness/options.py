@@ -1,0 +1,175 @@
+"""Command-line options and their ini twins; light, since every pytest run imports it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+
+class Option(NamedTuple):
+    """One option and its ini twin (``--kv-seeds`` and ``kv_seeds``).
+
+    ``kind`` is shown in ``--help``; ``default`` is what holds when neither is given.
+    """
+
+    flag: str
+    help: str
+    default: str = ""
+    kind: str = "TEXT"
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    switch: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+# Help texts: a capital first letter, no full stop after a single phrase.
+OPTIONS = (
+    Option(
+        flag="--policy",
+        kind="NAMES",
+        many=True,
+        help="Policies to run, comma list, repeatable: snapkv, 'snapkv(window=16)'. The anchors "
+        "full, floor and oracle run beside them. Default: every installed policy",
+    ),
+    Option(
+        flag="--retention",
+        kind="FRACTIONS",
+        many=True,
+        help="Fractions of the cache to keep, comma list (default: 0.1,0.25,0.5,0.75)",
+    ),
+    Option(flag="--kv-seeds", default="5", kind="N", help="Seeds: each draws its own items"),
+    Option(flag="--kv-items", default="12", kind="N", help="Items for each suite and seed"),
+    Option(
+        flag="--kv-context",
+        default="1024",
+        kind="TOKENS",
+        help="Tokens in the cache before the question, exact for generated items",
+    ),
+    Option(
+        flag="--kv-model",
+        default="smollm2-135m",
+        kind="MODEL",
+        help="Embedded model, local path or Hub id",
+    ),
+    Option(flag="--kv-device", default="auto", kind="DEVICE", help="auto, cpu, cuda or cuda:N"),
+    Option(
+        flag="--kv-dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="auto is bfloat16 on GPUs and on CPUs that compute in it, else float32",
+    ),
+    Option(
+        flag="--kv-question",
+        default="unseen",
+        choices=("unseen", "seen"),
+        help="Whether the question is in the cache when it is compressed",
+    ),
+    Option(
+        flag="--kv-evict",
+        default="prefill",
+        choices=("prefill",),
+        help="When eviction happens",
+    ),
+    Option(
+        flag="--kv-sinks",
+        default="4",
+        kind="N",
+        help="First tokens that every policy keeps, within its budget",
+    ),
+    Option(
+        flag="--kv-recents",
+        default="16",
+        kind="N",
+        help="Last context tokens that every policy keeps, within its budget",
+    ),
+    Option(
+        flag="--kv-generate",
+        default="first",
+        choices=("first", "all", "none"),
+        help="For which questions of an item text is generated; scores need none",
+    ),
+    Option(
+        flag="--kv-data",
+        kind="SUITE=SOURCE",
+        many=True,
+        help="Real data for a suite: qa=FILE, FOLDER or Hub id[:config[:split]]",
+    ),
+    Option(flag="--kv-haystack", kind="FILE", help="Text file to hide the generated facts in"),
+    Option(
+        flag="--kv-hard",
+        switch=True,
+        help="Also collect the harder suites, meant for larger models",
+    ),
+    Option(
+        flag="--kv-store",
+        default=".kvharness",
+        kind="DIR",
+        help="Where records are kept and reused from, relative to the rootdir",
+    ),
+    Option(flag="--kv-fresh", switch=True, help="Compute everything again; the store only grows"),
+    Option(
+        flag="--kv-replay",
+        kind="DIR",
+        help="Report from the records in DIR; loads no model and computes nothing",
+    ),
+    Option(
+        flag="--kv-shard",
+        kind="I/N",
+        help="Run the I-th of N parts of the groups, I from 1; the parts meet in the store",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and its ini twin."""
+    group = parser.getgroup("kvharness", "KV-cache compression benchmarks (kvharness)")
+    for option in OPTIONS:
+        text = option.help
+        if option.default:
+            text += f" (default: {option.default})"
+        arguments: dict[str, Any] = {"dest": option.name, "default": None, "help": text}
+        if option.switch:
+            arguments["action"] = "store_true"
+        else:
+            arguments["action"] = "append" if option.many else "store"
+            arguments["metavar"] = "|".join(option.choices) or option.kind
+            arguments["type"] = _checked(option)
+        group.addoption(option.flag, **arguments)
+        parser.addini(
+            option.name, f"Default of {option.flag}", type=_ini_type(option), default=None
+        )
+
+
+def _ini_type(option: Option) -> Literal["args", "bool", "string"]:
+    if option.many:
+        return "args"
+    return "bool" if option.switch else "string"
+
+
+def _checked(option: Option) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if option.choices and value not in option.choices:
+            raise argparse.ArgumentTypeError(f"{value!r} is not one of {', '.join(option.choices)}")
+        return value
+
+    return check
+
+
+def given(config: pytest.Config) -> bool:
+    """Whether the user set any of the options or ini values."""
+    return any(raw_value(config, option) for option in OPTIONS)
+
+
+def raw_value(config: pytest.Config, option: Option) -> Any:
+    value = config.getoption(option.name, default=None)
+    if value is None or value == []:
+        value = config.getini(option.name)
+    return value or None

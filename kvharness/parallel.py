@@ -1,0 +1,76 @@
+"""Spreading groups over GPUs, xdist workers and shards."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pytest
+
+    from kvharness.cell import Group
+
+_CELL = re.compile(r"(?P<test>.*)\[.*?-s(?P<seed>\d+)\]")
+_MARK = "kv_suite"
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that this process may use, as CUDA names them; found without torch."""
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() not in {"", "-1"}]
+    listed = Path("/proc/driver/nvidia/gpus")
+    return [str(number) for number, _ in enumerate(listed.iterdir())] if listed.is_dir() else []
+
+
+def pin_worker(config: pytest.Config) -> None:
+    """Give this xdist worker one of the caller's GPUs, before torch is imported.
+
+    Indexes into the caller's ``CUDA_VISIBLE_DEVICES`` and never widens it.
+    """
+    worker = getattr(config, "workerinput", None)
+    gpus = visible_gpus()
+    if worker is None or not gpus:
+        return
+    number = int(re.sub(r"\D", "", str(worker["workerid"])) or 0)
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+
+
+def group_scheduler(config: pytest.Config, log: Any) -> Any:
+    """An xdist scheduler that keeps the cells of a group on one worker."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - optional dependency
+
+    class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            cell = _CELL.fullmatch(nodeid)
+            return f"{cell['test']}-s{cell['seed']}" if cell else nodeid
+
+    return GroupScheduling(config, log)
+
+
+def mentions_cells(config: pytest.Config) -> bool:
+    """Whether a test file that was named, or lies in a folder that was, uses a suite."""
+    for argument in config.args:
+        path = config.invocation_params.dir / argument.partition("::")[0]
+        files = path.glob("test_*.py") if path.is_dir() else [path]
+        if any(_mentions(file) for file in files if file.suffix == ".py"):
+            return True
+    return False
+
+
+def _mentions(file: Path) -> bool:
+    try:
+        return _MARK in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def in_shard(group: Group, groups: Sequence[Group], shard: tuple[int, int]) -> bool:
+    """Whether a group belongs to shard ``(I, N)`` of all groups; shards differ by one at most."""
+    index, count = shard
+    ordered = sorted(groups, key=lambda each: (each.suite, each.seed))
+    return ordered.index(group) % count == index - 1

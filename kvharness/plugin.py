@@ -1,0 +1,107 @@
+"""The pytest plugin: hooks only.
+
+It loads into every pytest run where kvharness is installed, so it imports nothing heavy and does
+nothing until a test asks for the fixture `kv_result`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness.options import add_options, given
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from kvharness.bench import Bench
+    from kvharness.result import CellResult
+
+FIXTURE = "kv_result"
+BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "kv_suite(name): the kvharness suite whose cells a test runs through kv_result"
+    )
+    config.addinivalue_line("markers", "kv_speed: speed measurements, run by nox -s perf only")
+    if given(config) or (_is_controller(config) and _runs_cells(config)):
+        _bench(config)
+
+
+def _is_controller(config: pytest.Config) -> bool:
+    """Whether xdist workers collect for this process, which then sees no cell itself."""
+    return config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+def _bench(config: pytest.Config) -> Bench:
+    """The run's state, made when the first cell or option of ours turns up."""
+    if BENCH not in config.stash:
+        from kvharness.bench import Bench  # noqa: PLC0415 - other people's runs never need it
+        from kvharness.errors import KvharnessError  # noqa: PLC0415
+
+        try:
+            config.stash[BENCH] = Bench(config)
+        except KvharnessError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.pluginmanager.register(config.stash[BENCH], "kvharness-bench")
+    return config.stash[BENCH]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if FIXTURE not in metafunc.fixturenames:
+        return
+    cells = _bench(metafunc.config).cells_for(metafunc)
+    parameters = [pytest.param(cell, id=cell.name) for cell in cells]
+    metafunc.parametrize(FIXTURE, parameters, indirect=True)
+
+
+@pytest.fixture
+def kv_result(request: pytest.FixtureRequest) -> CellResult:
+    """What one cell did on all its items; parametrized over policy, retention and seed."""
+    return request.config.stash[BENCH].result(request)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    if not _runs_cells(config):
+        return None
+    from kvharness.parallel import visible_gpus  # noqa: PLC0415
+
+    return len(visible_gpus()) or None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    if config.getoption("dist", "no") != "load" or not _runs_cells(config):
+        return None
+    from kvharness.parallel import group_scheduler  # noqa: PLC0415
+
+    scheduler: object = group_scheduler(config, log)
+    return scheduler
+
+
+def _runs_cells(config: pytest.Config) -> bool:
+    """Whether this run is about kvharness cells, judged before anything is collected."""
+    if given(config):
+        return True
+    from kvharness.parallel import mentions_cells  # noqa: PLC0415
+
+    return mentions_cells(config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    bench = session.config.stash.get(BENCH, None)
+    if bench is not None:
+        bench.before_loop()
+    outcome = yield
+    if bench is not None:
+        bench.after_loop(session)
+    return outcome

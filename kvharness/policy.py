@@ -1,0 +1,194 @@
+"""The interface of a policy: what a stranger implements, and nothing else.
+
+A policy scores cached tokens; the harness turns scores into keep masks at an exact budget.
+Score, allocate and select are separate so that a new idea changes one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from kvharness.contract import Protection
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvharness.trace import Trace
+
+
+class Positions(StrEnum):
+    """Where kept tokens sit after eviction."""
+
+    ORIGINAL = "original"
+    COMPACT = "compact"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What the harness must observe for a policy; only that is recorded and passed on.
+
+    Attributes:
+        queries: how many of the last context queries, post-RoPE, per layer.
+        column_sums: the attention each key received, summed over all context queries.
+        future: the largest attention that any token of the true questions and answers pays to
+            each key. Only an upper bound may ask for it: no deployable policy can know it.
+    """
+
+    queries: int = 0
+    column_sums: bool = False
+    future: bool = False
+
+    def union(self, other: Needs) -> Needs:
+        return Needs(
+            queries=max(self.queries, other.queries),
+            column_sums=self.column_sums or other.column_sums,
+            future=self.future or other.future,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a policy promises, so that the right checks run on it.
+
+    Attributes:
+        deterministic: the same trace gives the same keep mask whatever the seed.
+        nested: a smaller budget keeps a subset of what a larger one keeps.
+        head_wise: budgets may differ between heads or layers (the total never does).
+    """
+
+    deterministic: bool = True
+    nested: bool = True
+    head_wise: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One layer of a trace, as a policy sees it. Treat every tensor as read-only.
+
+    Shapes: ``H`` query heads, ``K`` KV heads (query head ``h`` reads KV head ``h // (H // K)``),
+    ``n`` cached tokens, ``d`` head size, ``w`` = ``needs.queries`` (fewer when ``n`` is smaller).
+
+    Attributes:
+        layer: index among the layers that are compressed, from 0.
+        keys: ``[K, n, d]``, post-RoPE, in the model's dtype.
+        values: ``[K, n, d]``.
+        positions: int64 ``[n]``.
+        scaling: the factor on query-key products.
+        rng: a CPU generator fixed by (seed, item, policy, layer).
+        queries: ``[H, w, d]``, post-RoPE, of the last ``w`` tokens; None unless asked for.
+        column_sums: float32 ``[H, n]``; None unless asked for.
+        future: float32 ``[H, n]``; None unless asked for.
+    """
+
+    layer: int
+    keys: Tensor
+    values: Tensor
+    positions: Tensor
+    scaling: float
+    rng: torch.Generator
+    queries: Tensor | None = None
+    column_sums: Tensor | None = None
+    future: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return int(self.keys.shape[1])
+
+    @property
+    def kv_heads(self) -> int:
+        return int(self.keys.shape[0])
+
+
+class Policy:
+    """Decides which cached tokens stay. Override `score`; everything else has a default.
+
+    Constructor arguments are the policy's parameters (make it a frozen dataclass): they are
+    part of a record's key and can be set on the command line, ``snapkv(window=16)``.
+    """
+
+    needs: Needs = Needs()
+    positions: Positions = Positions.ORIGINAL
+    capabilities: Capabilities = Capabilities()
+
+    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+        """Get ready for this model and seed, for instance by loading a checkpoint."""
+
+    def score(self, view: View) -> Tensor:
+        """How much each token deserves to stay: float32 ``[K, n]``, finite, higher = keep."""
+        msg = f"{type(self).__name__} must implement score(view)"
+        raise NotImplementedError(msg)
+
+    def score_all(self, trace: Trace) -> Tensor:
+        """Scores of all layers, float32 ``[layers, K, n]``; by default layer by layer."""
+        import torch  # noqa: PLC0415 - collection must not import torch
+
+        return torch.stack([self.score(view) for view in trace.views])
+
+    def allocate(self, scores: Tensor, budget: int) -> Tensor:
+        """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``."""
+        import torch  # noqa: PLC0415
+
+        return torch.full(scores.shape[:2], budget, dtype=torch.int64)
+
+    def protect(self, tokens: int, budget: int) -> Protection:
+        """Sinks and recents this policy protects beside the contract's."""
+        del tokens, budget
+        return Protection(sinks=0, recents=0)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        """Keep mask, bool ``[layers, K, n]``.
+
+        By default the protected tokens, then the highest scores; of equal scores the earlier
+        position wins.
+
+        Args:
+            scores: float32 ``[layers, K, n]``.
+            budgets: int64 ``[layers, K]``, entries to keep.
+            protected: bool ``[n]``, tokens that must be kept.
+        """
+        from kvharness.select import top_entries  # noqa: PLC0415
+
+        return top_entries(scores, budgets, protected)
+
+
+ScoreFunction = Callable[[View], "Tensor"]
+
+
+@dataclass(frozen=True)
+class FunctionPolicy(Policy):
+    """A policy made of a score function; see `as_policy`."""
+
+    function: ScoreFunction
+    needs: Needs = Needs()
+    positions: Positions = Positions.ORIGINAL
+    capabilities: Capabilities = Capabilities()
+
+    def score(self, view: View) -> Tensor:
+        return self.function(view)
+
+
+def as_policy(
+    *,
+    needs: Needs | None = None,
+    positions: Positions = Positions.ORIGINAL,
+    capabilities: Capabilities | None = None,
+) -> Callable[[ScoreFunction], FunctionPolicy]:
+    """Decorate a score function to say what it needs; the result is a policy.
+
+    A plain function without needs is a policy as it stands.
+    """
+
+    def wrap(function: ScoreFunction) -> FunctionPolicy:
+        return FunctionPolicy(
+            function=function,
+            needs=needs or Needs(),
+            positions=positions,
+            capabilities=capabilities or Capabilities(),
+        )
+
+    return wrap

@@ -1,0 +1,186 @@
+"""Policies of installed packages: found by entry point, loaded when they are needed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kvharness.errors import PolicyProblem, UsageProblem
+from kvharness.policy import FunctionPolicy, Policy
+from kvharness.source import source_digest
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+GROUP = "kvharness.policies"
+_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_FIELDS = "__dataclass_fields__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A policy that some installed distribution offers; nothing is imported yet."""
+
+    name: str
+    distribution: str
+    version: str
+    entry_point: importlib.metadata.EntryPoint
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.distribution} {self.version})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """A policy ready to run, with everything that names it in a record's key."""
+
+    spec: PolicySpec
+    policy: Policy
+    distribution: str
+    version: str
+    source: str
+    parameters: str
+
+    @property
+    def slug(self) -> str:
+        return self.spec.slug
+
+    def identity(self) -> dict[str, str]:
+        return {
+            "policy": str(self.spec),
+            "distribution": self.distribution,
+            "version": self.version,
+            "source": self.source,
+            "parameters": self.parameters,
+        }
+
+
+def installed() -> dict[str, Installed]:
+    """Every installed policy by name, sorted.
+
+    Raises:
+        UsageProblem: two distributions offer the same name, or a name cannot be a test id.
+    """
+    found: dict[str, Installed] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        candidate = _installed(entry)
+        other = found.setdefault(candidate.name, candidate)
+        if other.entry_point.value != entry.value or other.distribution != candidate.distribution:
+            raise UsageProblem(
+                f"two packages offer the policy {entry.name!r}: {other.distribution} "
+                f"{other.version} and {candidate.distribution} {candidate.version}; uninstall one"
+            )
+    return dict(sorted(found.items()))
+
+
+def _installed(entry: importlib.metadata.EntryPoint) -> Installed:
+    distribution = entry.dist.name if entry.dist else "unknown"
+    version = entry.dist.version if entry.dist else "0"
+    if not _NAME.fullmatch(entry.name):
+        raise UsageProblem(
+            f"{distribution} {version} offers a policy named {entry.name!r}; a name is made of "
+            f"lower-case letters, digits, '.', '+' and '-'"
+        )
+    return Installed(name=entry.name, distribution=distribution, version=version, entry_point=entry)
+
+
+def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
+    """Check that every name in a specification is installed.
+
+    Raises:
+        UsageProblem: names the near match and what is installed.
+    """
+    for name in spec.names:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        listing = "".join(f"\n    {policy}" for policy in known.values())
+        offer = f"Installed:{listing}" if known else "None is installed."
+        first = "" if known else " Install some: pip install kvharness-policies"
+        raise UsageProblem(f"no policy named {name!r} is installed.{hint} {offer}{first}")
+
+
+def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
+    """Import and build a policy.
+
+    Raises:
+        PolicyProblem: the package does not import, or what it offers is no policy; names the
+            distribution.
+    """
+    found = known[spec.name]
+    parts = [load(part, known) for part in spec.arguments]
+    where = f"from {found.distribution} {found.version}"
+    try:
+        offered = found.entry_point.load()
+        policy = _build(offered, [part.policy for part in parts], dict(spec.parameters))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PolicyProblem(str(spec), f"{where} cannot be loaded: {reason}") from error
+    if not isinstance(policy, Policy):
+        kind = type(policy).__name__
+        raise PolicyProblem(
+            str(spec), f"{where} is a {kind}, expected a kvharness.Policy or a score function"
+        )
+    digests = [source_digest(_home(policy)), *(part.source for part in parts)]
+    return LoadedPolicy(
+        spec=spec,
+        policy=policy,
+        distribution=found.distribution,
+        version=found.version,
+        source=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
+        parameters=_parameters(policy),
+    )
+
+
+def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> object:
+    if isinstance(offered, Policy):
+        if parts or parameters:
+            raise TypeError("it takes no parameters")
+        return offered
+    if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
+        return FunctionPolicy(function=offered)
+    return offered(*parts, **parameters)
+
+
+def _is_score(function: Any) -> bool:
+    """A function of one argument without a Policy return type scores a view."""
+    signature = inspect.signature(function)
+    returns = signature.return_annotation
+    makes_policy = returns is Policy or (isinstance(returns, str) and returns.endswith("Policy"))
+    return len(signature.parameters) == 1 and not makes_policy
+
+
+def _home(policy: Policy) -> str:
+    if isinstance(policy, FunctionPolicy):
+        return policy.function.__module__
+    return type(policy).__module__
+
+
+def _parameters(policy: Policy) -> str:
+    """The policy's parameters as JSON: its dataclass fields, nested policies by class name."""
+    names = () if isinstance(policy, FunctionPolicy) else getattr(policy, _FIELDS, ())
+    values = {name: _plain(getattr(policy, name)) for name in names}
+    return json.dumps(values, sort_keys=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Policy):
+        return {type(value).__name__: json.loads(_parameters(value))}
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[PolicySpec]:
+    """Specifications for ``--policy`` values; every installed policy when there are none."""
+    specs = [spec for text in texts for spec in PolicySpec.parse_list(text)]
+    for spec in specs:
+        require(spec, known)
+    chosen = specs or [PolicySpec(name=name) for name in known]
+    return list({spec.slug: spec for spec in chosen}.values())

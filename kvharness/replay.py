@@ -1,0 +1,104 @@
+"""Reading a store in place of running: the same cells, results and tables, without a model."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvharness.cell import Cell, Group
+from kvharness.contract import (
+    FIXED_ANCHORS,
+    Contract,
+    EvictMode,
+    Protection,
+    QuestionMode,
+    retention_from_text,
+)
+from kvharness.errors import StoreProblem
+from kvharness.spec import PolicySpec
+from kvharness.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from kvharness.record import Record
+    from kvharness.settings import Settings
+    from kvharness.store import Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """The records of one contract, model and engine in a store: the newest there are."""
+
+    contract: Contract
+    by_cell: dict[Cell, list[Record]]
+
+    @classmethod
+    def read(cls, directory: Path, settings: Settings) -> Replay:
+        """Read a store and keep what the options select.
+
+        Raises:
+            StoreProblem: there are no records, or none that the options select.
+        """
+        stored = list(Store.read(directory).by_key.values())
+        if not stored:
+            raise StoreProblem(f"--kv-replay {directory}: there are no records in this folder")
+        newest = max(stored, key=lambda each: each.header.created)
+        shared = _shared(newest.header.settings)
+        slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
+        slugs |= set(FIXED_ANCHORS) if slugs else set()
+        cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
+        for each in sorted(stored, key=lambda one: one.header.created):
+            if _shared(each.header.settings) == shared:
+                cell = _cell(each.record)
+                if not slugs or cell.policy in slugs:
+                    cells[cell][each.record.item] = each
+        if not cells:
+            raise StoreProblem(
+                f"--kv-replay {directory}: no record is of {', '.join(sorted(slugs))}"
+            )
+        records = {
+            cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
+        }
+        return cls(contract=_contract(newest.header.settings["contract"]), by_cell=records)
+
+    def cells(self, suite: str) -> list[Cell]:
+        """In the order of a run: seed by seed, anchors first."""
+        anchors = [anchor.value for anchor in FIXED_ANCHORS]
+        found = [cell for cell in self.by_cell if cell.suite == suite]
+        return sorted(
+            found,
+            key=lambda c: (c.seed, c.policy not in anchors, c.policy, c.retention or 0),
+        )
+
+    def records(self, cell: Cell) -> list[Record]:
+        return self.by_cell.get(cell, [])
+
+    def items(self, group: Group) -> int:
+        """How many items the fullest cell of a group has."""
+        return max((len(r) for c, r in self.by_cell.items() if c.group == group), default=0)
+
+
+def _cell(record: Record) -> Cell:
+    retention = None if record.retention is None else retention_from_text(record.retention)
+    return Cell(suite=record.suite, policy=record.policy, retention=retention, seed=record.seed)
+
+
+def _shared(settings: dict[str, Any]) -> str:
+    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data")
+    return json.dumps([settings.get(name) for name in names], sort_keys=True, default=str)
+
+
+def _contract(given: object) -> Contract:
+    try:
+        return Contract(
+            context=int(given["context"]),  # type: ignore[index]
+            protection=Protection(sinks=int(given["sinks"]), recents=int(given["recents"])),  # type: ignore[index]
+            question=QuestionMode(given["question"]),  # type: ignore[index]
+            evict=EvictMode(given["evict"]),  # type: ignore[index]
+        )
+    except (TypeError, KeyError, ValueError):
+        raise StoreProblem("the store's header has no readable contract") from None

@@ -1,0 +1,43 @@
+"""What one cell did on all its items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvharness.cell import Cell
+    from kvharness.contract import Contract
+    from kvharness.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """The records of one cell, one for each item.
+
+    Attributes:
+        cell: what was run.
+        contract: under which contract.
+        records: in the order of the items.
+        expected: how many items there are.
+    """
+
+    cell: Cell
+    contract: Contract
+    records: tuple[Record, ...]
+    expected: int
+
+    def check(self) -> None:
+        """Assert that every item has its record and that every budget was met exactly."""
+        found = len(self.records)
+        assert found == self.expected, f"{found} of {self.expected} items have a record"  # noqa: S101
+        for record in self.records:
+            self._check_budget(record)
+
+    def _check_budget(self, record: Record) -> None:
+        budget = self.cell.budget(record.tokens, self.contract)
+        total = round(record.realised_retention * record.tokens * len(record.kept))
+        kept, due = sum(record.kept), budget * len(record.kept)
+        heads = kept / max(1, total)
+        message = f"{record.item}: kept {kept} entries in all, expected {due} for each KV head"
+        assert abs(total - due) * heads < 1, message  # noqa: S101

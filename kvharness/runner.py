@@ -1,0 +1,263 @@
+"""Computing a group: what the store has is reused, the rest is run and stored at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kvharness.errors import PolicyProblem
+from kvharness.key import record_key, shared_key
+from kvharness.model import describe, find_model
+from kvharness.prompt import Encoder
+from kvharness.store import SCHEMA, Header, Store, Writer, check_writable, group_lock
+from kvharness.suite import SUITES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from kvharness.cell import Cell, Group
+    from kvharness.engine import Task
+    from kvharness.item import Item
+    from kvharness.model import ModelSource
+    from kvharness.record import Record
+    from kvharness.registry import LoadedPolicy
+    from kvharness.runtime import Runtime
+    from kvharness.settings import Settings
+
+
+@dataclass(slots=True, kw_only=True)
+class GroupOutcome:
+    """What became of a group's cells; ``records`` holds one list for each cell name."""
+
+    items: int
+    records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    failures: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
+    computed: int = 0
+
+
+class Runner:
+    """Runs groups with one model, one store and one set of policies.
+
+    Args:
+        settings: of the run.
+        policies: loaded policies by slug.
+        say: prints a line for the user.
+        progress: wraps the items of a group in a progress bar.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policies: Mapping[str, LoadedPolicy],
+        *,
+        say: Callable[[str], None] = print,
+        progress: Callable[[Sequence[Item], str], Iterable[Item]] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.policies = policies
+        self._say = say
+        self._progress = progress or (lambda items, _: items)
+        self._seen_files: dict[str, int] = {}
+        self._stored = Store(by_key={}, headers=(), warnings=())
+        self._warned: set[str] = set()
+
+    def check(self) -> None:
+        """Find what is wrong before anything is computed.
+
+        Raises:
+            KvharnessError: no model, a context beyond its window, or a store that is unwritable.
+        """
+        from kvharness.runtime import check_window, resolve_device  # noqa: PLC0415 - torch
+
+        check_writable(self.settings.store)
+        Store.read(self.settings.store)
+        resolve_device(self.settings.device)
+        check_window(self.source, self.settings.contract.context)
+
+    @cached_property
+    def source(self) -> ModelSource:
+        return find_model(self.settings.model, say=self._say)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer alone: a rerun that reuses everything never loads weights."""
+        return Encoder(self.source.tokenizer())
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        from kvharness.runtime import Runtime  # noqa: PLC0415 - torch
+
+        settings = self.settings
+        return Runtime.load(self.source, device=settings.device, dtype=settings.dtype)
+
+    @cached_property
+    def shared(self) -> dict[str, object]:
+        """The part of every record's key that the whole run shares."""
+        from kvharness.runtime import identity, resolve_device, resolve_dtype  # noqa: PLC0415
+
+        settings = self.settings
+        device = resolve_device(settings.device)
+        dtype = resolve_dtype(settings.dtype, device)
+        return shared_key(
+            identity(self.source, self.encoder, device=device.type, dtype=dtype),
+            settings.contract,
+            generate=settings.generate,
+            schema=SCHEMA,
+        )
+
+    @cached_property
+    def writer(self) -> Writer:
+        settings = self.settings
+        return Writer(
+            settings.store,
+            Header.create(
+                {
+                    **self.shared,
+                    "model": {**describe(self.source), **dict(self.shared["model"])},  # type: ignore[call-overload]
+                    "seeds": settings.seeds,
+                    "items": settings.items,
+                    "data": dict(settings.data),
+                    "policies": {slug: p.identity() for slug, p in self.policies.items()},
+                }
+            ),
+        )
+
+    def close(self) -> None:
+        if "writer" in self.__dict__:
+            self.writer.close()
+
+    def run(self, group: Group, cells: Sequence[Cell]) -> GroupOutcome:
+        """Records of a group's cells, from the store or computed now.
+
+        Only one process computes a group at a time; another one waits and reuses.
+        """
+        items = self._items(group)
+        outcome = GroupOutcome(items=len(items))
+        with group_lock(self.settings.store, str(group)):
+            stored = self._read_store()
+            waiting: list[tuple[Item, list[Task]]] = []
+            for item in items:
+                tasks = [self._task(cell, item) for cell in cells]
+                missing = [task for task in tasks if task.key not in stored.by_key]
+                for task in tasks:
+                    if task.key in stored.by_key:
+                        record = stored.by_key[task.key].record
+                        outcome.records[task.cell.name].append(record)
+                        outcome.reused += 1
+                if missing:
+                    waiting.append((item, missing))
+            if waiting:
+                self._compute(group, waiting, outcome)
+        self._in_item_order(items, outcome)
+        return outcome
+
+    def _compute(
+        self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
+    ) -> None:
+        from kvharness.engine import Failure, Generate, Setup, run_item  # noqa: PLC0415 - torch
+
+        count = sum(len(tasks) for _, tasks in waiting)
+        self._say(
+            f"{group}: computing {count} records on {len(waiting)} items, "
+            f"{outcome.reused} reused from {self.settings.store.name}"
+        )
+        setup = Setup(
+            runtime=self.runtime,
+            contract=self.settings.contract,
+            generate=Generate(self.settings.generate),
+            score_name=SUITES[group.suite].score,
+        )
+        self._prepare(group, waiting, outcome)
+        work = {item.name: tasks for item, tasks in waiting}
+        for item in self._progress([item for item, _ in waiting], str(group)):
+            tasks = [task for task in work[item.name] if task.cell.name not in outcome.failures]
+            for result in run_item(setup, item, tasks) if tasks else ():
+                if isinstance(result, Failure):
+                    outcome.failures[result.cell.name] = f"{item.name}: {result.reason}"
+                    continue
+                self.writer.append(result)
+                outcome.records[next(t for t in tasks if t.key == result.key).cell.name].append(
+                    result
+                )
+                outcome.computed += 1
+
+    def _prepare(
+        self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
+    ) -> None:
+        """Let each policy load what it needs for this model and seed."""
+        tasks = {task.cell.name: task for _, tasks in waiting for task in tasks}
+        reasons: dict[str, str] = {}
+        for slug in {task.policy.slug for task in tasks.values()}:
+            try:
+                self.policies[slug].policy.prepare(self.runtime.model, group.seed)
+            except Exception as error:  # noqa: BLE001 - a stranger's code
+                message = f"prepare failed with {type(error).__name__}: {error}".splitlines()[0]
+                reasons[slug] = str(PolicyProblem(slug, message))
+        for name, task in tasks.items():
+            if task.policy.slug in reasons:
+                outcome.failures[name] = reasons[task.policy.slug]
+
+    def _task(self, cell: Cell, item: Item) -> Task:
+        from kvharness.engine import Task  # noqa: PLC0415 - torch
+
+        policy = self.policies[cell.policy]
+        key = record_key(self.shared, policy.identity(), cell, item.digest)
+        return Task(cell=cell, policy=policy, key=key)
+
+    def _items(self, group: Group) -> list[Item]:
+        settings = self.settings
+        sources = dict(settings.data)
+        if group.suite in sources:
+            from kvharness.real_data import load_items  # noqa: PLC0415 - datasets is slow
+
+            items = load_items(
+                sources[group.suite],
+                suite=group.suite,
+                encoder=self.encoder,
+                context=settings.contract.context,
+                seed=group.seed,
+                count=settings.items,
+            )
+        else:
+            items = SUITES[group.suite].draw(
+                self.encoder,
+                context=settings.contract.context,
+                seed=group.seed,
+                count=settings.items,
+                haystack=settings.haystack,
+            )
+        self._check_lengths(items)
+        return items
+
+    def _check_lengths(self, items: Sequence[Item]) -> None:
+        from kvharness.runtime import check_window  # noqa: PLC0415 - torch
+
+        longest = max(
+            len(item.context) + len(q.question) + len(q.tail) + max(len(q.answer), q.max_new_tokens)
+            for item in items
+            for q in item.questions
+        )
+        check_window(self.source, longest)
+
+    def _read_store(self) -> Store:
+        """The store, read again only when another process has written to it."""
+        if self.settings.fresh:
+            return self._stored
+        directory = self.settings.store
+        sizes = {path.name: path.stat().st_size for path in sorted(directory.glob("*.jsonl"))}
+        if sizes != self._seen_files:
+            self._stored = Store.read(directory)
+            self._seen_files = sizes
+            for warning in self._stored.warnings:
+                if warning not in self._warned:
+                    self._warned.add(warning)
+                    self._say(f"store: {warning}")
+        return self._stored
+
+    def _in_item_order(self, items: Sequence[Item], outcome: GroupOutcome) -> None:
+        order = {item.name: number for number, item in enumerate(items)}
+        for records in outcome.records.values():
+            records.sort(key=lambda record: order[record.item])

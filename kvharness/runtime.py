@@ -1,0 +1,178 @@
+"""A model loaded and observed on a device, ready for the engine."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from kvharness.attention import KERNEL, PrefillReader, observe, reading
+from kvharness.cache import Prefilled
+from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.prompt import Encoder
+from kvharness.rotary import Rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel
+
+    from kvharness.model import ModelSource
+    from kvharness.policy import Needs
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", " bf16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An observed model with its encoder. Compressed layers are those without a sliding window."""
+
+    source: ModelSource
+    model: PreTrainedModel
+    encoder: Encoder
+    device: torch.device
+    dtype: str
+
+    @classmethod
+    def load(cls, source: ModelSource, *, device: str = "auto", dtype: str = "auto") -> Runtime:
+        """Load weights and take over attention.
+
+        Raises:
+            ModelProblem: the weights cannot be loaded or the architecture cannot be observed.
+            UsageProblem: the device or dtype is not available.
+        """
+        place = resolve_device(device)
+        kind = resolve_dtype(dtype, place)
+        model = _load_weights(source, DTYPES[kind], place)
+        observe(model)
+        return cls(source, model, Encoder(source.tokenizer()), place, kind)
+
+    @cached_property
+    def stop(self) -> frozenset[int]:
+        """Tokens that end a reply."""
+        config, generation = self.model.config, self.model.generation_config
+        given: list[Any] = [
+            config.get_text_config().eos_token_id,
+            self.encoder.tokenizer.eos_token_id,
+        ]
+        given.append(getattr(generation, "eos_token_id", None))
+        flat = [token for part in given for token in (part if isinstance(part, list) else [part])]
+        return frozenset(token for token in flat if token is not None)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        return Rotation(self.model)
+
+    def prefill(self, context: Sequence[int], needs: Needs) -> tuple[Prefilled, float]:
+        """One observed forward pass over the context, and its seconds."""
+        reader = PrefillReader(needs)
+        ids = torch.tensor([list(context)], device=self.device)
+        positions = torch.arange(len(context), device=self.device)[None]
+        start = self.clock()
+        with torch.inference_mode(), reading(reader):
+            self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+        seconds = self.clock() - start
+        if not reader.layers:
+            raise ModelProblem(
+                f"every attention layer of {self.source.name} slides over a window, so there is "
+                f"nothing to compress; choose a model with global attention layers"
+            )
+        layers = dict(sorted(reader.layers.items()))
+        return Prefilled(layers=layers, sliding=reader.sliding, tokens=len(context)), seconds
+
+    def clock(self) -> float:
+        """Wall seconds, after the device has finished."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def memory(self) -> int:
+        """Bytes that decode batches may use for their caches: a quarter of the device's."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.device).total_memory // 4)
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def identity(source: ModelSource, encoder: Encoder, *, device: str, dtype: str) -> dict[str, str]:
+    """The part of a record's key that belongs to the model and to how it computes."""
+    return {
+        "digest": source.digest,
+        "dtype": dtype,
+        "device": device,
+        "kernel": KERNEL,
+        "template": encoder.template.digest,
+    }
+
+
+def resolve_device(text: str) -> torch.device:
+    """``auto`` is the first visible GPU, else the CPU.
+
+    Raises:
+        UsageProblem: no such device here.
+    """
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise UsageProblem(f"--kv-device {text!r}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type not in {"cpu", "cuda"}:
+        raise UsageProblem(f"--kv-device {text!r}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UsageProblem(f"--kv-device {text!r}: torch sees {count} CUDA devices on this machine")
+    return device
+
+
+def resolve_dtype(text: str, device: torch.device) -> str:
+    """``auto`` is bfloat16 on GPUs and on CPUs that compute in it, else float32."""
+    if text == "auto":
+        return "bfloat16" if device.type == "cuda" or _cpu_has_bf16() else "float32"
+    return text
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in _NATIVE_BF16)
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(source.path), dtype=dtype)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelProblem(f"the model in {source.path} cannot be loaded: {reason}") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    # Typed as nn.Module: transformers' own annotation of `to` confuses mypy.
+    module: torch.nn.Module = model
+    module.to(device).eval()
+    return model
+
+
+def check_window(source: ModelSource, tokens: int) -> None:
+    """Refuse a context that the model was not made for.
+
+    Raises:
+        UsageProblem: context, question and answer do not fit the model's window.
+    """
+    window = source.window()
+    if window is not None and tokens > window:
+        raise UsageProblem(
+            f"--kv-context {tokens}: {source.name} was made for at most {window} tokens, question "
+            f"and answer included; nothing is truncated here, so choose a shorter context"
+        )

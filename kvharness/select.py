@@ -1,0 +1,167 @@
+"""From scores to keep masks at an exact budget, and the checks on what a policy returned."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from kvharness.contract import Protection
+from kvharness.errors import PolicyProblem
+from kvharness.policy import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness.trace import Trace
+
+
+def protected_mask(tokens: int, protection: Protection) -> Tensor:
+    """Bool ``[tokens]``, True at the sinks and recents."""
+    mask = torch.zeros(tokens, dtype=torch.bool)
+    mask[: protection.sinks] = True
+    mask[max(0, tokens - protection.recents) :] = True
+    return mask
+
+
+def top_entries(scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+    """Protected tokens first, then the highest scores; the earlier position wins a tie.
+
+    Protection is a mask and never a large score: padding with the maximum ties with it.
+
+    Args:
+        scores: float32 ``[..., n]``, finite.
+        budgets: int64 ``[...]``.
+        protected: bool ``[n]``.
+
+    Returns:
+        Keep mask, bool ``[..., n]``, with exactly ``budgets`` entries True in each row.
+    """
+    keyed = scores.masked_fill(protected, float("inf"))
+    order = keyed.argsort(dim=-1, descending=True, stable=True)
+    within = torch.arange(scores.shape[-1], device=scores.device) < budgets.unsqueeze(-1)
+    return torch.zeros_like(within).scatter_(-1, order, within)
+
+
+def keep_mask(
+    policy: Policy, trace: Trace, budget: int, protection: Protection, *, name: str
+) -> Tensor:
+    """Run score, allocate, protect and select, and verify each of their results.
+
+    Args:
+        policy: the policy.
+        trace: what it may look at, already narrowed with `Trace.for_policy`.
+        budget: entries per KV head; the total is ``budget * layers * K`` exactly.
+        protection: the contract's, already fitted to the budget.
+        name: how messages name the policy.
+
+    Returns:
+        Bool ``[layers, K, n]`` on the CPU.
+
+    Raises:
+        PolicyProblem: the policy broke the interface; names the layer and what was expected.
+    """
+    shape = (len(trace.layers), trace.kv_heads, trace.tokens)
+    scores = verified_scores(_score_all(policy, trace, name), shape, name)
+    extra = policy.protect(trace.tokens, budget)
+    if not isinstance(extra, Protection):
+        raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
+    protected = protected_mask(trace.tokens, protection.extend(extra, budget))
+    budgets = verified_budgets(policy.allocate(scores, budget), shape, budget, name)
+    least = protected_mask(trace.tokens, protection)
+    mask = policy.select(scores, budgets.to(scores.device), protected.to(scores.device))
+    return verified_mask(mask, shape, budgets, least, name)
+
+
+def _score_all(policy: Policy, trace: Trace, name: str) -> object:
+    if type(policy).score_all is not Policy.score_all:
+        return policy.score_all(trace)
+    scores = []
+    for view in trace.views:
+        score = policy.score(view)
+        _expect_tensor(score, (view.kv_heads, view.tokens), "score", name, layer=view.layer)
+        scores.append(score)
+    return torch.stack(scores)
+
+
+def verified_scores(scores: object, shape: tuple[int, int, int], name: str) -> Tensor:
+    """Check shape, dtype and finiteness of ``[layers, K, n]`` scores."""
+    _expect_tensor(scores, shape, "score", name)
+    assert isinstance(scores, torch.Tensor)  # noqa: S101 - narrowed by the call above
+    if scores.dtype != torch.float32:
+        raise PolicyProblem(name, f"score returned {scores.dtype}, expected torch.float32")
+    finite = scores.isfinite().flatten(1).all(dim=1).cpu()
+    if not finite.all():
+        layer = int((~finite).nonzero()[0])
+        count = int((~scores[layer].isfinite()).sum())
+        msg = f"score has {count} NaN or infinite entries, expected finite numbers"
+        raise PolicyProblem(name, msg, layer=layer)
+    return scores
+
+
+def verified_budgets(
+    budgets: object, shape: tuple[int, int, int], budget: int, name: str
+) -> Tensor:
+    """Check that int ``[layers, K]`` budgets are in range and add up exactly."""
+    _expect_tensor(budgets, shape[:2], "allocate", name)
+    assert isinstance(budgets, torch.Tensor)  # noqa: S101
+    if budgets.is_floating_point() or budgets.dtype == torch.bool:
+        raise PolicyProblem(name, f"allocate returned {budgets.dtype}, expected integers")
+    given = budgets.to("cpu", torch.int64)
+    layers, heads, tokens = shape
+    wrong = ((given < 0) | (given > tokens)).any(dim=1)
+    if wrong.any():
+        layer = int(wrong.nonzero()[0])
+        msg = f"allocate gave {given[layer].tolist()}, expected numbers from 0 to {tokens}"
+        raise PolicyProblem(name, msg, layer=layer)
+    total, expected = int(given.sum()), budget * layers * heads
+    if total != expected:
+        msg = f"budgets add up to {total}, expected {budget} x {layers} x {heads} = {expected}"
+        raise PolicyProblem(name, msg)
+    return given
+
+
+def verified_mask(
+    mask: object, shape: tuple[int, int, int], budgets: Tensor, protected: Tensor, name: str
+) -> Tensor:
+    """Check a keep mask against its budgets and the contract's protected tokens."""
+    _expect_tensor(mask, shape, "select", name)
+    assert isinstance(mask, torch.Tensor)  # noqa: S101
+    if mask.dtype != torch.bool:
+        raise PolicyProblem(name, f"select returned {mask.dtype}, expected torch.bool")
+    kept = mask.cpu()
+    counts = kept.sum(dim=-1)
+    if not torch.equal(counts, budgets):
+        layer = int((counts != budgets).any(dim=1).nonzero()[0])
+        got, due = counts[layer].tolist(), budgets[layer].tolist()
+        raise PolicyProblem(name, f"select kept {got} entries, expected {due}", layer=layer)
+    lost = (~kept & protected).flatten(1).any(dim=1)
+    if lost.any():
+        layer = int(lost.nonzero()[0])
+        tokens = (~kept[layer] & protected).any(dim=0).nonzero().flatten().tolist()
+        msg = f"select evicted protected tokens {tokens[:8]}; sinks and recents must stay"
+        raise PolicyProblem(name, msg, layer=layer)
+    return kept
+
+
+def mask_digest(mask: Tensor) -> str:
+    """16 hex digits that name a keep mask."""
+    packed = np.packbits(mask.cpu().numpy())
+    return hashlib.sha256(packed.tobytes() + repr(tuple(mask.shape)).encode()).hexdigest()[:16]
+
+
+def _expect_tensor(
+    given: object, shape: tuple[int, ...], stage: str, name: str, *, layer: int | None = None
+) -> None:
+    if not isinstance(given, torch.Tensor):
+        msg = f"{stage} returned {_kind(given)}, expected a tensor"
+        raise PolicyProblem(name, msg, layer=layer)
+    if tuple(given.shape) != shape:
+        msg = f"{stage} returned shape {tuple(given.shape)}, expected {shape}"
+        raise PolicyProblem(name, msg, layer=layer)
+
+
+def _kind(thing: object) -> str:
+    return type(thing).__name__

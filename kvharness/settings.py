@@ -1,0 +1,148 @@
+"""The options of a run, validated."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvharness.contract import (
+    DEFAULT_RETENTIONS,
+    Contract,
+    EvictMode,
+    Protection,
+    QuestionMode,
+    budget_of,
+    parse_retention,
+)
+from kvharness.errors import UsageProblem
+from kvharness.options import OPTIONS, raw_value
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    import pytest
+
+_LARGEST = 10_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to run, in the words of the contract; fields as the options of the same names."""
+
+    policies: tuple[str, ...]
+    retentions: tuple[Fraction, ...]
+    seeds: int
+    items: int
+    contract: Contract
+    model: str
+    device: str
+    dtype: str
+    generate: str
+    data: tuple[tuple[str, str], ...]
+    haystack: Path | None
+    hard: bool
+    store: Path
+    fresh: bool
+    replay: Path | None
+    shard: tuple[int, int]
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Settings:
+        """Read and check all options.
+
+        Raises:
+            UsageProblem: one of them makes no sense; says which and what was expected.
+        """
+        raw: dict[str, Any] = {
+            option.name: raw_value(config, option) or option.default for option in OPTIONS
+        }
+        for option in OPTIONS:
+            if option.choices and raw[option.name] not in option.choices:
+                listed = ", ".join(option.choices)
+                raise UsageProblem(f"{option.flag} {raw[option.name]!r}: expected one of {listed}")
+        settings = cls(
+            policies=tuple(raw["policy"] or ()),
+            retentions=_retentions(raw["retention"] or list(DEFAULT_RETENTIONS)),
+            seeds=_count("--kv-seeds", raw["kv_seeds"]),
+            items=_count("--kv-items", raw["kv_items"]),
+            contract=_contract(raw),
+            model=raw["kv_model"],
+            device=raw["kv_device"],
+            dtype=raw["kv_dtype"],
+            generate=raw["kv_generate"],
+            data=tuple(_source(text) for text in raw["kv_data"] or ()),
+            haystack=_file(raw["kv_haystack"], config),
+            hard=bool(raw["kv_hard"]),
+            store=_directory(raw["kv_store"], config),
+            fresh=bool(raw["kv_fresh"]),
+            replay=_directory(raw["kv_replay"], config) if raw["kv_replay"] else None,
+            shard=_shard(raw["kv_shard"]),
+        )
+        settings.check_budgets()
+        return settings
+
+    def check_budgets(self) -> None:
+        """Every retention must hold the sinks; known before any model is loaded."""
+        protection = self.contract.protection
+        for retention in self.retentions:
+            budget = budget_of(retention, self.contract.context)
+            if budget < max(1, protection.sinks):
+                raise UsageProblem(
+                    f"--retention {float(retention):g} of --kv-context {self.contract.context} "
+                    f"keeps {budget} entries a head, which cannot hold the {protection.sinks} "
+                    f"sinks; raise one of the two or lower --kv-sinks"
+                )
+        if protection.total > self.contract.context:
+            raise UsageProblem(
+                f"--kv-sinks {protection.sinks} and --kv-recents {protection.recents} are more "
+                f"than --kv-context {self.contract.context}"
+            )
+
+
+def _retentions(texts: list[str]) -> tuple[Fraction, ...]:
+    parsed = [parse_retention(part) for text in texts for part in text.split(",")]
+    return tuple(sorted(set(parsed)))
+
+
+def _contract(raw: dict[str, Any]) -> Contract:
+    return Contract(
+        context=_count("--kv-context", raw["kv_context"]),
+        protection=Protection(
+            sinks=_count("--kv-sinks", raw["kv_sinks"], least=0),
+            recents=_count("--kv-recents", raw["kv_recents"], least=0),
+        ),
+        question=QuestionMode(raw["kv_question"]),
+        evict=EvictMode(raw["kv_evict"]),
+    )
+
+
+def _count(flag: str, text: str, *, least: int = 1) -> int:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= _LARGEST:
+        raise UsageProblem(f"{flag} {text[:40]!r}: expected a whole number from {least}")
+    return int(text)
+
+
+def _source(text: str) -> tuple[str, str]:
+    suite, equals, source = text.partition("=")
+    if not (suite and equals and source):
+        raise UsageProblem(f"--kv-data {text!r}: expected SUITE=SOURCE such as qa=questions.jsonl")
+    return suite, source
+
+
+def _file(text: str, config: pytest.Config) -> Path | None:
+    return config.invocation_params.dir / Path(text).expanduser() if text else None
+
+
+def _directory(text: str, config: pytest.Config) -> Path:
+    return config.rootpath / Path(text).expanduser()
+
+
+def _shard(text: str) -> tuple[int, int]:
+    if not text:
+        return (1, 1)
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageProblem(f"--kv-shard {text!r}: expected I/N with I from 1 to N, such as 1/4")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,116 @@
+"""How a policy is written on the command line: ``snapkv``, ``snapkv(window=16)``, ``ada(h2o)``."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from kvharness.errors import UsageProblem
+
+_TOKEN = re.compile(r"\s*([A-Za-z0-9][\w.+-]*|'[^']*'|\"[^\"]*\"|-?\.?\d[\w.+-]*|[(),=])")
+_SLUG = re.compile(r"[^A-Za-z0-9.+-]+")
+_DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """A policy name with the policies it wraps and the parameters it is given."""
+
+    name: str
+    arguments: tuple[PolicySpec, ...] = ()
+    parameters: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *(name for part in self.arguments for name in part.names))
+
+    @property
+    def slug(self) -> str:
+        """Safe in test ids: ``snapkv+window16``, ``ada+h2o``; equal to the name alone."""
+        parts = [self.name, *(part.slug for part in self.arguments)]
+        parts += [f"{key}{value}" for key, value in self.parameters]
+        return "+".join(_SLUG.sub("-", part) for part in parts)
+
+    def __str__(self) -> str:
+        inner = [str(part) for part in self.arguments]
+        inner += [f"{key}={value!r}" for key, value in self.parameters]
+        return f"{self.name}({', '.join(inner)})" if inner else self.name
+
+    @classmethod
+    def parse_list(cls, text: str) -> list[PolicySpec]:
+        """Read a comma list.
+
+        Raises:
+            UsageProblem: not a list of policies.
+        """
+        parser = _Parser(text)
+        specs = [parser.policy()]
+        while parser.take(","):
+            specs.append(parser.policy())
+        parser.end()
+        return specs
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[str] = []
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise self.problem()
+            self.tokens.append(match[1])
+            position = match.end()
+
+    def problem(self) -> UsageProblem:
+        return UsageProblem(
+            f"--policy {self.text[:80]!r}: expected names such as snapkv, snapkv(window=16) or "
+            f"ada(snapkv), separated by commas"
+        )
+
+    def take(self, token: str) -> bool:
+        if self.tokens[:1] == [token]:
+            self.tokens.pop(0)
+            return True
+        return False
+
+    def end(self) -> None:
+        if self.tokens:
+            raise self.problem()
+
+    def word(self) -> str:
+        if not self.tokens or self.tokens[0] in "(),=":
+            raise self.problem()
+        return self.tokens.pop(0)
+
+    def policy(self, depth: int = 0) -> PolicySpec:
+        name = self.word()
+        if not name[0].isalnum() or depth > _DEEPEST:
+            raise self.problem()
+        arguments: list[PolicySpec] = []
+        parameters: list[tuple[str, object]] = []
+        if self.take("(") and not self.take(")"):
+            while True:
+                if self.tokens[1:2] == ["="]:
+                    key = self.word()
+                    self.take("=")
+                    parameters.append((key, self.value()))
+                else:
+                    arguments.append(self.policy(depth + 1))
+                if self.take(")"):
+                    break
+                if not self.take(","):
+                    raise self.problem()
+        return PolicySpec(
+            name=name, arguments=tuple(arguments), parameters=tuple(sorted(parameters))
+        )
+
+    def value(self) -> object:
+        word = self.word()
+        try:
+            value: object = ast.literal_eval(word)
+        except (ValueError, SyntaxError):
+            return word
+        return value

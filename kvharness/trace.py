@@ -1,0 +1,123 @@
+"""What one prefill yields, and the arithmetic on attention that policies share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness.policy import Needs, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTrace:
+    """One compressed layer: shapes as in `View`."""
+
+    keys: Tensor
+    values: Tensor
+    scaling: float
+    queries: Tensor | None = None
+    column_sums: Tensor | None = None
+    future: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The compressible layers of one prefilled context.
+
+    ``rng_words`` (seed, item, policy) fix the generators of the views; `for_policy` sets them
+    and hides what the policy did not ask for.
+    """
+
+    layers: tuple[LayerTrace, ...]
+    positions: Tensor
+    needs: Needs
+    rng_words: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        return int(self.positions.shape[0])
+
+    @property
+    def kv_heads(self) -> int:
+        return int(self.layers[0].keys.shape[0])
+
+    @property
+    def views(self) -> list[View]:
+        return [self._view(index) for index in range(len(self.layers))]
+
+    def for_policy(self, needs: Needs, rng_words: Sequence[str]) -> Trace:
+        return replace(self, needs=needs, rng_words=tuple(rng_words))
+
+    def with_future(self, future: Sequence[Tensor]) -> Trace:
+        """The same trace knowing ``future`` (`View.future`), a tensor for each layer."""
+        pairs = zip(self.layers, future, strict=True)
+        return replace(self, layers=tuple(replace(layer, future=f) for layer, f in pairs))
+
+    def _view(self, index: int) -> View:
+        layer, needs = self.layers[index], self.needs
+        queries = layer.queries if needs.queries else None
+        return View(
+            layer=index,
+            keys=layer.keys,
+            values=layer.values,
+            positions=self.positions,
+            scaling=layer.scaling,
+            rng=generator(*self.rng_words, str(index)),
+            queries=None if queries is None else queries[:, -needs.queries :],
+            column_sums=layer.column_sums if needs.column_sums else None,
+            future=layer.future if needs.future else None,
+        )
+
+
+def generator(*words: str) -> torch.Generator:
+    """A CPU generator whose stream depends on the words alone."""
+    digest = hashlib.sha256("\x1f".join(words).encode()).digest()
+    return torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def window_attention(view: View) -> Tensor:
+    """Attention of the recorded window on every cached token, causal inside the window.
+
+    Returns:
+        float32 ``[H, w, n]``; each row sums to 1.
+
+    Raises:
+        ValueError: the view carries no queries (declare ``Needs(queries=...)``).
+    """
+    if view.queries is None:
+        msg = "this view carries no queries; declare needs = Needs(queries=...)"
+        raise ValueError(msg)
+    return causal_attention(view.queries, view.keys, view.scaling)
+
+
+def causal_attention(queries: Tensor, keys: Tensor, scaling: float) -> Tensor:
+    """Softmax attention of the last ``w`` tokens of ``n``.
+
+    Args:
+        queries: ``[H, w, d]`` of tokens ``n - w .. n - 1``.
+        keys: ``[K, n, d]``.
+        scaling: factor on the products.
+
+    Returns:
+        float32 ``[H, w, n]``.
+    """
+    heads, window, size = queries.shape
+    kv_heads, tokens, _ = keys.shape
+    folded = queries.float().reshape(kv_heads, -1, size)
+    logits = (folded @ keys.float().transpose(1, 2)).mul_(scaling).view(heads, window, tokens)
+    order = torch.arange(tokens, device=keys.device)
+    unseen = order[None, :] > order[tokens - window :, None]
+    return logits.masked_fill_(unseen, float("-inf")).softmax(dim=-1)
+
+
+def group_mean(scores: Tensor, kv_heads: int) -> Tensor:
+    """Mean over the query heads that share a KV head: ``[H, ...]`` to ``[K, ...]``."""
+    return scores.reshape(kv_heads, -1, *scores.shape[1:]).mean(dim=1)

@@ -1,0 +1,69 @@
+"""Policies that add up the attention each token received from the whole context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness import Needs, Policy, Protection, group_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import View
+
+
+@dataclass(frozen=True)
+class PrefillAttention(Policy):
+    """Mean attention a token received from the context queries that see it.
+
+    Score: ``s[k, j] = mean over h in group(k) of (sum_i A[h, i, j]) / (n - j)``; column sums
+    ``[H, n]`` to ``[K, n]``, ``i`` over all ``n`` causal queries.
+    Source: ``ObservedAttentionPress`` of NVIDIA/kvpress; no paper. No parameters.
+    Not H2O: without the divisor the sum favours early tokens, and the two keep very different
+    sets. Pitfall kept as it is: the last tokens are means over few queries and noisy; the last
+    one is its attention to itself. Only the contract's recents shield from that.
+    """
+
+    needs = Needs(column_sums=True)
+
+    def score(self, view: View) -> Tensor:
+        sums = _column_sums(view)
+        seen_by = torch.arange(view.tokens, 0, -1, device=sums.device)
+        return group_mean(sums / seen_by, view.kv_heads)
+
+
+@dataclass(frozen=True)
+class H2O(Policy):
+    """H2O (arXiv 2306.14048): heavy hitters of summed attention, and the recent half.
+
+    Score: ``s[k, j] = mean over h in group(k) of sum_i A[h, i, j]``; ``[H, n]`` to ``[K, n]``.
+    Protects the last ``b // 2`` tokens and no sinks of its own.
+    Default: the even split is that of the official scripts (10% heavy and 10% recent, or 1024
+    and 1024); other official paths split otherwise (class 4/512, streaming 48/2000). The odd
+    entry goes to the heavy hitters.
+    Deviations: the mean over the query group, as the official code is for MHA only; evicts
+    once at the end of prefill, where the official code goes on at every step; the official
+    lm_eval path, whose sums include future queries, is not reproduced. Not verified: the
+    paper's accuracy at 20%.
+    Nested although the recents grow with the budget: neither part shrinks, so a heavy hitter
+    stays one until the recents take it over.
+    """
+
+    needs = Needs(column_sums=True)
+
+    def score(self, view: View) -> Tensor:
+        return group_mean(_column_sums(view), view.kv_heads)
+
+    def protect(self, tokens: int, budget: int) -> Protection:
+        del tokens
+        return Protection(sinks=0, recents=budget // 2)
+
+
+def _column_sums(view: View) -> Tensor:
+    if view.column_sums is None:
+        msg = "this view carries no column sums; declare needs = Needs(column_sums=True)"
+        raise ValueError(msg)
+    return view.column_sums.float()

@@ -1,0 +1,54 @@
+"""Policies that look at the cached keys alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch.nn.functional import cosine_similarity, normalize
+
+from kvharness import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import View
+
+
+@dataclass(frozen=True)
+class Knorm(Policy):
+    """Key norm (arXiv 2406.11430): keys of low L2 norm attract attention and stay.
+
+    Score: ``s[k, j] = -||key[k, j]||_2`` in float32; ``[K, n, d]`` to ``[K, n]``. RoPE keeps
+    norms, so keys before or after it score alike.
+    No parameters: the official ``keep_ratio`` is the budget. The official code protects
+    neither sinks nor recents.
+    Deviations: no layer is skipped, whereas the official README skips layers 0 and 1 and its
+    needle script 0, 1 and 12, without counting them. The equal norms of repeated tokens in
+    layer 0 tie: the earlier position wins here, undefined officially. QK-norm (Qwen3, Gemma 3)
+    and key biases (Qwen2) change what a norm means. Not verified: the paper's tables.
+    """
+
+    def score(self, view: View) -> Tensor:
+        norms: Tensor = view.keys.float().norm(dim=-1)
+        return -norms
+
+
+@dataclass(frozen=True)
+class KeyDiff(Policy):
+    """KeyDiff (arXiv 2504.15364): keys unlike the mean direction stay.
+
+    Score: ``s[k, j] = -cos(key[k, j], a[k])`` with ``a[k] = mean_j key[k, j] / ||key[k, j]||``
+    in float32 on post-RoPE keys; ``[K, n, d]`` to ``[K, n]``. The order is that of the summed
+    pairwise cosines.
+    No parameters and no protection.
+    Deviations: one eviction at the end of a dense prefill; the paper evicts after each block
+    of 128 prompt tokens and while decoding, so its later hidden states differ. No official
+    code was found; the formula is that of NVIDIA/kvpress. Not verified: the paper's treatment
+    of decoding, and its headline gap, which does not fit a transcription of its table.
+    """
+
+    def score(self, view: View) -> Tensor:
+        keys = view.keys.float()
+        anchor = normalize(keys, dim=-1).mean(dim=1, keepdim=True)
+        return -cosine_similarity(keys, anchor, dim=-1)

@@ -1,0 +1,60 @@
+"""Policies that look at positions alone: the first tokens and the last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness import Policy, Positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import View
+
+
+@dataclass(frozen=True)
+class Position(Policy):
+    """The first ``sinks`` and the last ``b - sinks`` tokens, at their original positions.
+
+    Score: ``s[k, j] = n`` for ``j < sinks``, else ``j``; shape ``[K, n]``. It ranks all
+    positions, so at any budget the set is as named without the help of the contract's
+    protection. Two things can bend it: contract sinks beyond ``sinks``, and contract recents
+    that leave no room for ``sinks``. A budget below ``sinks`` keeps the earliest of them.
+    Source: no paper; NVIDIA/kvpress has it as ``StreamingLLMPress`` without re-rotation,
+    KVCache-Factory as "StreamingLLM". It is the null model: what recency alone is worth.
+    Default: ``sinks = 4``, kvpress's ``n_sink``.
+    Deviations: kvpress scores 1 and 0 and lets top-k ties decide when the budget is below 4.
+    """
+
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.sinks < 0:
+            msg = f"sinks={self.sinks}: expected 0 or more"
+            raise ValueError(msg)
+
+    def score(self, view: View) -> Tensor:
+        # float32 counts exactly up to 2**24 tokens.
+        order = torch.arange(view.tokens, dtype=torch.float32, device=view.keys.device)
+        order[: self.sinks] = view.tokens
+        return order.repeat(view.kv_heads, 1)
+
+
+@dataclass(frozen=True)
+class StreamingLLM(Position):
+    """StreamingLLM (arXiv 2309.17453): `Position` with positions counted in the cache.
+
+    Score: as `Position`, ``[K, n]``. Kept keys are re-rotated to ``0 .. b - 1`` and decoding
+    goes on from ``b``: the official code stores keys before RoPE and rotates them at their
+    cache slot.
+    Default: ``sinks = 4``, the official ``start_size``. The official ``recent_size`` (512 in
+    the class, 2000 in the demo) is replaced by the budget.
+    Deviations: one eviction at the end of a dense prefill; the official cache rolls on at
+    every forward, so its later hidden states never saw the evicted tokens, and its cache does
+    not grow while decoding. Not verified: the speed and length claims of the paper.
+    """
+
+    positions = Positions.COMPACT

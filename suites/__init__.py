@@ -1,0 +1,1 @@
+"""The kvharness suites: pytest collections over policy x retention x seed."""
