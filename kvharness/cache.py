@@ -174,7 +174,10 @@ class BatchCache:
         self.received[layer] = received if before is None else torch.maximum(before, received)
 
     def _mask(self, segment: Segment, group: int) -> Tensor | None:
-        """Bool ``[group * t, kept + used + t]``, made once per forward pass and length."""
+        """Additive ``[group * t, kept + used + t]``, made once per forward pass and length.
+
+        Additive, since SDPA turns a bool mask into one again at every call.
+        """
         if self._visible is None and segment.window is None:
             return None
         name = (segment.kept, segment.window, group)
@@ -193,7 +196,9 @@ class BatchCache:
             before = torch.arange(segment.kept) + segment.first_position
             positions = torch.cat((before, self._offsets + self._tokens))
             mask &= positions[-new:, None] - positions[None, :] < segment.window
-        return mask.repeat(group, 1).to(segment.keys.device)
+        added = torch.zeros(mask.shape, dtype=segment.keys.dtype)
+        added.masked_fill_(~mask, float("-inf"))
+        return added.repeat(group, 1).to(segment.keys.device)
 
     def _segments(self, layer: LayerTrace, index: int) -> list[Segment]:
         masks = torch.cat([cell.mask[index] for cell in self.cells])
@@ -257,5 +262,5 @@ def _attention_paid(
     """Attention that each row of the query pays to each context entry, float32."""
     logits = (query.float() @ segment.keys[:, :end].float().transpose(1, 2)).mul_(scaling)
     if mask is not None:
-        logits.masked_fill_(~mask, float("-inf"))
+        logits += mask
     return logits.softmax(dim=-1)[..., : segment.kept]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +57,22 @@ def group_scheduler(config: pytest.Config, log: Any) -> Any:
 def mentions_cells(config: pytest.Config) -> bool:
     """Whether a test file that was named, or lies in a folder that was, uses a suite."""
     for argument in config.args:
-        path = config.invocation_params.dir / argument.partition("::")[0]
+        path = _named(argument.partition("::")[0], config)
         files = path.glob("test_*.py") if path.is_dir() else [path]
         if any(_mentions(file) for file in files if file.suffix == ".py"):
             return True
     return False
+
+
+def _named(argument: str, config: pytest.Config) -> Path:
+    """The path of an argument, which may be a package's name after ``--pyargs``."""
+    if config.getoption("pyargs", default=False):
+        with suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(argument)
+            if spec is not None and spec.origin is not None:
+                origin = Path(spec.origin)
+                return origin.parent if origin.name == "__init__.py" else origin
+    return config.invocation_params.dir / argument
 
 
 def _mentions(file: Path) -> bool:

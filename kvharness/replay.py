@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from kvharness.provenance import Header
     from kvharness.record import Record
     from kvharness.settings import Settings
     from kvharness.store import Stored
@@ -43,19 +44,14 @@ class Replay:
         Raises:
             StoreProblem: there are no records, or none that the options select.
         """
-        stored = list(Store.read(directory).by_key.values())
-        if not stored:
-            raise StoreProblem(f"--kv-replay {directory}: there are no records in this folder")
-        newest = max(stored, key=lambda each: each.header.created)
-        shared = _shared(newest.header.settings)
+        stored, newest, _ = _newest(directory)
         slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
         slugs |= set(FIXED_ANCHORS) if slugs else set()
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
-        for each in sorted(stored, key=lambda one: one.header.created):
-            if _shared(each.header.settings) == shared:
-                cell = _cell(each.record)
-                if not slugs or cell.policy in slugs:
-                    cells[cell][each.record.item] = each
+        for each in stored:
+            cell = _cell(each.record)
+            if not slugs or cell.policy in slugs:
+                cells[cell][each.record.item] = each
         if not cells:
             raise StoreProblem(
                 f"--kv-replay {directory}: no record is of {', '.join(sorted(slugs))}"
@@ -63,7 +59,7 @@ class Replay:
         records = {
             cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
         }
-        return cls(contract=_contract(newest.header.settings["contract"]), by_cell=records)
+        return cls(contract=_contract(newest.settings.get("contract")), by_cell=records)
 
     def cells(self, suite: str) -> list[Cell]:
         """In the order of a run: seed by seed, anchors first."""
@@ -80,6 +76,32 @@ class Replay:
     def items(self, group: Group) -> int:
         """How many items the fullest cell of a group has."""
         return max((len(r) for c, r in self.by_cell.items() if c.group == group), default=0)
+
+
+def newest_records(directory: Path) -> tuple[list[Record], list[Header], int]:
+    """Records of the newest settings in a store, their headers, and how many are left out.
+
+    Raises:
+        StoreProblem: there is no record to show.
+    """
+    stored, _, left_out = _newest(directory)
+    latest = {(_cell(each.record), each.record.item): each for each in stored}
+    headers = {each.header.run: each.header for each in latest.values()}
+    return [each.record for each in latest.values()], list(headers.values()), left_out
+
+
+def _newest(directory: Path) -> tuple[list[Stored], Header, int]:
+    """What was stored under the newest settings, oldest first."""
+    everything = list(Store.read(directory).by_key.values())
+    if not everything:
+        raise StoreProblem(
+            f"{directory}: there are no records in this folder; expected what --kv-store wrote"
+        )
+    everything.sort(key=lambda each: each.header.created)
+    newest = everything[-1].header
+    shared = _shared(newest.settings)
+    stored = [each for each in everything if _shared(each.header.settings) == shared]
+    return stored, newest, len(everything) - len(stored)
 
 
 def _cell(record: Record) -> Cell:

@@ -1,0 +1,127 @@
+"""The `kvharness` command: what is installed, and what a store holds."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from kvharness import registry
+from kvharness.contract import Anchor
+from kvharness.errors import KvharnessError
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXAMPLES = """\
+examples:
+  kvharness policies                    what can be given to --policy
+  kvharness show .kvharness             the tables of a store, without a model
+  pytest suites --policy=snapkv         run one policy beside the anchors
+  pytest suites --help                  every option of a run
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 for what the user has to change."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        given.run(given)
+    except KvharnessError as error:
+        print(f"kvharness: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kvharness",
+        description="Claims about KV-cache compression as regression tests.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = importlib.metadata.version("kvharness")
+    parser.add_argument("--version", action="version", version=f"kvharness {version}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, function, text in (
+        ("policies", _policies, "list installed policies with their distribution and status"),
+        ("suites", _suites, "list suites with their metric"),
+        ("models", _models, "list embedded models and how to install them"),
+    ):
+        commands.add_parser(name, help=text, description=text).set_defaults(run=function)
+    show = commands.add_parser("show", help="print the tables of a store; needs no model")
+    show.add_argument("store", type=Path, metavar="RUN", help="folder given to --kv-store")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _policies(_: argparse.Namespace) -> None:
+    known = registry.installed()
+    rows = []
+    for name, found in known.items():
+        status, summary = _status(name, known)
+        rows.append([name, f"{found.distribution} {found.version}", status, summary])
+    _print(tabulate(rows, headers=["policy", "distribution", "status", "what it keeps"]))
+    if not rows:
+        _print("none is installed; run\n    pip install kvharness-policies")
+
+
+def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str]:
+    """Whether a policy loads, and the first line of its docstring."""
+    try:
+        loaded = registry.load(PolicySpec(name=name), known)
+    except KvharnessError as error:
+        return "broken", str(error)
+    policy = getattr(loaded.policy, "function", loaded.policy)
+    text = inspect.getdoc(policy) or ""
+    return "anchor" if name in set(Anchor) else "ready", text.partition("\n")[0]
+
+
+def _suites(_: argparse.Namespace) -> None:
+    from kvharness.suite import SUITES  # noqa: PLC0415 - other commands need no generators
+
+    rows = [
+        [suite.name, suite.score, "--kv-hard" if suite.hard else "default", suite.summary]
+        for suite in SUITES.values()
+    ]
+    _print(tabulate(rows, headers=["suite", "score", "collected", "what it asks"]))
+
+
+def _models(_: argparse.Namespace) -> None:
+    from kvharness.model import EMBEDDED  # noqa: PLC0415
+
+    rows = [
+        [
+            model.name,
+            "installed" if model.weights() else "not installed",
+            model.install,
+            f"{model.note}; {model.licence}",
+        ]
+        for model in EMBEDDED.values()
+    ]
+    _print(tabulate(rows, headers=["model", "status", "install", "note"]))
+    _print("\n--kv-model also takes a local path (as save_pretrained writes it) or a Hub id.")
+
+
+def _show(given: argparse.Namespace) -> None:
+    from kvharness.replay import newest_records  # noqa: PLC0415
+    from kvharness.summary import summarize  # noqa: PLC0415 - scipy
+
+    records, headers, left_out = newest_records(given.store)
+    for line in summarize(records, headers):
+        _print(line)
+    if left_out:
+        _print(f"{left_out} records of other settings are left out")
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201

