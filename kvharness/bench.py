@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,8 +140,8 @@ class Bench:
 
     def _note_cells(self, items: Sequence[pytest.Item]) -> None:
         self.cells = {}
-        for item in items:
-            cell = cell_of(item)
+        # Two tests may look at the same cell, which is computed once.
+        for cell in dict.fromkeys(map(cell_of, items)):
             if cell is not None:
                 self.cells.setdefault(cell.group, []).append(cell)
 
@@ -197,6 +198,8 @@ class Bench:
                 return self.runner.run(group, self.cells[group])
         except KvharnessError as error:
             return Refused(reason=str(error))
+        except Exception:  # noqa: BLE001 - a fault of ours fails this group, not the whole run
+            return Refused(reason=traceback.format_exc())
 
     def result(self, request: pytest.FixtureRequest) -> CellResult:
         """What the fixture `kv_result` gives: fails the test where there is no result."""

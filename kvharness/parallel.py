@@ -30,13 +30,17 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def pin_worker(config: pytest.Config) -> None:
-    """Give this xdist worker one of the caller's GPUs, before torch is imported.
+    """Set up an xdist worker before torch is imported: one of the caller's GPUs is its own.
 
     Indexes into the caller's ``CUDA_VISIBLE_DEVICES`` and never widens it.
     """
     worker = getattr(config, "workerinput", None)
+    if worker is None:
+        return
+    # Workers share the cores: threads that spin while they wait take time from each other.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gpus = visible_gpus()
-    if worker is None or not gpus:
+    if not gpus:
         return
     number = int(re.sub(r"\D", "", str(worker["workerid"])) or 0)
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]

@@ -35,9 +35,10 @@ class CellResult:
             self._check_budget(record)
 
     def _check_budget(self, record: Record) -> None:
-        budget = self.cell.budget(record.tokens, self.contract)
-        total = round(record.realised_retention * record.tokens * len(record.kept))
-        kept, due = sum(record.kept), budget * len(record.kept)
-        heads = kept / max(1, total)
-        message = f"{record.item}: kept {kept} entries in all, expected {due} for each KV head"
-        assert abs(total - due) * heads < 1, message  # noqa: S101
+        due = self.cell.budget(record.tokens, self.contract) / record.tokens
+        # Several passes (a question each) differ in length: their mean may miss by one entry.
+        slack = 1e-9 if len(record.mask_digest) == 1 else 1 / record.tokens
+        kept = record.realised_retention
+        assert abs(kept - due) <= slack, (  # noqa: S101
+            f"{record.item}: kept {kept:.6f} of the cache, expected {due:.6f}"
+        )

@@ -77,8 +77,14 @@ class Runtime:
         ids = torch.tensor([list(context)], device=self.device)
         positions = torch.arange(len(context), device=self.device)[None]
         start = self.clock()
-        with torch.inference_mode(), reading(reader):
-            self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+        try:
+            with torch.inference_mode(), reading(reader):
+                self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+        except torch.OutOfMemoryError:
+            raise ModelProblem(
+                f"{self.device} ran out of memory reading {len(context)} tokens; choose a shorter "
+                f"--kv-context or a smaller --kv-model"
+            ) from None
         seconds = self.clock() - start
         if not reader.layers:
             raise ModelProblem(
