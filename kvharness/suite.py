@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kvharness.items.needle import needle_items
 from kvharness.items.qa import qa_items
+from kvharness.items.qa_hard import comparison_items, records_items, two_hop_items
 from kvharness.items.summarization import summarization_items
 
 if TYPE_CHECKING:
@@ -68,6 +69,27 @@ SUITES = {
             summary="minutes and reports; do the facts of the reference summary survive?",
             draw=summarization_items,
             real=True,
+        ),
+        Suite(
+            name="qa-records",
+            score="exact",
+            summary="eight people with the same attributes; one attribute of each is asked",
+            draw=records_items,
+            hard=True,
+        ),
+        Suite(
+            name="qa-two-hop",
+            score="exact",
+            summary="a place names a person, the person a number; six such chains in prose",
+            draw=two_hop_items,
+            hard=True,
+        ),
+        Suite(
+            name="qa-comparison",
+            score="exact",
+            summary="which of two places has the larger number; a guess is right in half",
+            draw=comparison_items,
+            hard=True,
         ),
     )
 }

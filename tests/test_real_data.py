@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kvharness.errors import DataProblem, UsageProblem
 from kvharness.prompt import Encoder
-from kvharness.real_data import SUMMARY_REQUEST, load_items, read_records
+from kvharness.real_data import SUMMARY_REQUEST, load_items
+from kvharness.real_files import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from kvharness.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from kvharness.item import Span
+    from kvharness.item import Item, Span
     from kvharness.items.filler import Filler
     from kvharness.prompt import Encoder
 
@@ -36,6 +37,35 @@ class Document:
     spans: tuple[Span, ...]
 
 
+class TooShort(UsageProblem):
+    """A context that cannot hold its planted sentences; ``least`` tokens would do."""
+
+    def __init__(self, context: int, *, least: int) -> None:
+        super().__init__(
+            f"--kv-context {context} is too short for the items of this suite: it needs {least} "
+            f"tokens or more with this model's tokenizer"
+        )
+        self.least = least
+
+
+def draw_all(make: Callable[[int], Item], count: int) -> list[Item]:
+    """Items 0 to ``count - 1``.
+
+    Raises:
+        TooShort: names the length that would do for all of them.
+    """
+    items: list[Item] = []
+    short: list[TooShort] = []
+    for number in range(count):
+        try:
+            items.append(make(number))
+        except TooShort as problem:
+            short.append(problem)
+    if short:
+        raise max(short, key=lambda problem: problem.least)
+    return items
+
+
 def item_rng(suite: str, seed: int, number: int | str = "") -> random.Random:
     """The generator of one item; independent of how many items are drawn."""
     return random.Random(f"kvharness/{suite}/{seed}/{number}")
@@ -47,17 +77,13 @@ def compose(
     """Filler of exactly the length that is missing, with the planted sentences at their depths.
 
     Raises:
-        UsageProblem: ``context`` is too short for what is planted; says what would do.
+        TooShort: ``context`` cannot hold what is planted.
     """
     head = encoder.head
     facts = [encoder.ids(f" {each.text}") for each in planted]
     room = context - len(head) - sum(len(ids) for ids in facts)
     if room < 2 * _TAIL:
-        least = context - room + 2 * _TAIL
-        raise UsageProblem(
-            f"--kv-context {context} is too short for an item of this suite: it needs {least} "
-            f"tokens or more with this model's tokenizer"
-        )
+        raise TooShort(context, least=context - room + 2 * _TAIL)
     sentences = list(_fill(encoder, filler, room))
     places = _boundaries(sentences, [each.depth for each in planted], room)
     ids: list[int] = list(head)
@@ -90,14 +116,20 @@ def _fill(encoder: Encoder, filler: Filler, room: int) -> Iterator[tuple[int, ..
 def _boundaries(
     sentences: Sequence[tuple[int, ...]], depths: Sequence[float], room: int
 ) -> list[int]:
-    """For each depth, the number of sentences before it: the sentence break that is nearest."""
-    breaks = [0]
-    for ids in sentences:
-        breaks.append(breaks[-1] + len(ids))
-    allowed = [number for number, at in enumerate(breaks) if at <= room - _TAIL]
+    """For each depth, the number of sentences before it: the sentence break that is nearest.
+
+    The first sentence comes before all of them: every policy keeps the first tokens as sinks.
+    """
+    breaks = [0, *accumulate(len(ids) for ids in sentences)]
+    allowed = [n for n in range(1, len(breaks)) if breaks[n] <= room - _TAIL] or [1]
     return [min(allowed, key=lambda n: abs(breaks[n] - depth * room)) for depth in depths]
 
 
 def stratified_depths(rng: random.Random, count: int) -> list[float]:
     """One depth in each of ``count`` equal parts of the document, in order."""
     return [(part + rng.random()) / count for part in range(count)]
+
+
+def plant(texts: Sequence[str], depths: Sequence[float]) -> list[Planted]:
+    """Each sentence at its depth."""
+    return [Planted(text=text, depth=at) for text, at in zip(texts, depths, strict=True)]

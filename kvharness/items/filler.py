@@ -12,7 +12,7 @@ from kvharness.errors import DataProblem
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -23,17 +23,21 @@ _PARAGRAPH = (4, 8)
 class Filler:
     """An endless, seeded stream of sentences.
 
-    Runs of one or two essay sentences alternate with runs of one or two grammar sentences: any
-    window of 50 tokens then holds a generated sentence, so windows do not repeat between items
-    although the essays do.
+    Runs of one or two essay sentences alternate with runs of one or two grammar sentences, so
+    that windows of 50 tokens hardly repeat between items although the essays do.
 
     Args:
         rng: the only source of randomness.
         haystack: a text file to draw consecutive sentences from instead.
+        avoid: words that the sentences must not contain, such as the answers.
     """
 
-    def __init__(self, rng: random.Random, *, haystack: Path | None = None) -> None:
+    def __init__(
+        self, rng: random.Random, *, haystack: Path | None = None, avoid: Collection[str] = ()
+    ) -> None:
         self._rng = rng
+        words = "|".join(re.escape(word) for word in avoid)
+        self._avoid = re.compile(rf"\b(?:{words})\b", re.IGNORECASE) if words else None
         self._sentences = self._mixed() if haystack is None else self._from_file(haystack)
         self._left = 0
 
@@ -45,7 +49,10 @@ class Filler:
         else:
             separator = " "
         self._left -= 1
-        return separator + next(self._sentences)
+        return separator + next(text for text in self._sentences if not self._holds(text))
+
+    def _holds(self, text: str) -> bool:
+        return self._avoid is not None and self._avoid.search(text) is not None
 
     def _mixed(self) -> Iterator[str]:
         rng, texts, frames = self._rng, essays(), grammar()

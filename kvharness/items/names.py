@@ -34,7 +34,6 @@ _OPENINGS = [
     "Yor",
     "Zel",
 ]
-_MIDDLES = ["a", "e", "i", "o", "an", "en", "in", "or", "ar", "el", "am", "ev", "is", "ul"]
 _ENDINGS = [
     "dale",
     "by",

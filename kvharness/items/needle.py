@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, item_rng, stratified_depths
+from kvharness.items.compose import Planted, compose, draw_all, item_rng, stratified_depths
 from kvharness.items.filler import Filler
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
@@ -51,10 +51,17 @@ def needle_items(
     rng = item_rng("needle", seed)
     depths = stratified_depths(rng, count)
     rng.shuffle(depths)
-    return [
-        _item(encoder, context=context, seed=seed, number=number, depth=depth, haystack=haystack)
-        for number, depth in enumerate(depths)
-    ]
+    return draw_all(
+        lambda number: _item(
+            encoder,
+            context=context,
+            seed=seed,
+            number=number,
+            depth=depths[number],
+            haystack=haystack,
+        ),
+        count,
+    )
 
 
 def _item(
@@ -62,9 +69,9 @@ def _item(
 ) -> Item:
     rng = item_rng("needle", seed, number)
     variant = list(Variant)[number % len(Variant)]
-    filler = Filler(rng, haystack=haystack)
     things = [f"{place} {rng.choice(_THINGS)}" for place in places(rng, 1 + _DISTRACTORS)]
     codes = numbers(rng, 1 + _DISTRACTORS, digits=6)
+    filler = Filler(rng, haystack=haystack, avoid=codes)
     facts = _facts(variant, things, codes)
     where = [depth, *(rng.random() for _ in facts[1:])]
     planted = [Planted(text=fact, depth=at) for fact, at in zip(facts, where, strict=True)]

@@ -10,61 +10,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, item_rng, stratified_depths
+from kvharness.items.compose import compose, draw_all, item_rng, plant, stratified_depths
 from kvharness.items.filler import Filler
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kvharness.item import Span
+    from kvharness.items.compose import Planted
     from kvharness.prompt import Encoder
 
 FACTS = 8
 
-_COLOURS = ["red", "blue", "green", "yellow", "white", "black", "grey", "purple", "orange", "brown"]
-_ANIMALS = [
-    "goat",
-    "falcon",
-    "donkey",
-    "badger",
-    "heron",
-    "tortoise",
-    "parrot",
-    "otter",
-    "spaniel",
-    "raven",
-]
-_METALS = ["copper", "silver", "iron", "brass", "bronze", "lead", "tin", "steel", "gold", "zinc"]
-_WOODS = ["oak", "ash", "elm", "cedar", "walnut", "cherry", "maple", "birch", "pine", "yew"]
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-_CROPS = [
-    "barley",
-    "hops",
-    "flax",
-    "wheat",
-    "oats",
-    "turnips",
-    "onions",
-    "lavender",
-    "clover",
-    "beans",
-]
+
+def words(text: str) -> tuple[str, ...]:
+    """A pool of values."""
+    return tuple(text.split())
+
+
+_COLOURS = words("red blue green yellow white black grey purple orange brown")
+_ANIMALS = words("goat falcon donkey badger heron tortoise parrot otter spaniel raven")
+_METALS = words("copper silver iron brass bronze lead tin steel gold zinc")
+_WOODS = words("oak ash elm cedar walnut cherry maple birch pine yew")
+_MONTHS = words(
+    "January February March April May June July August September October November December"
+)
+_CROPS = words("barley hops flax wheat oats turnips onions lavender clover beans")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,106 +52,94 @@ class Predicate:
     pool: tuple[str, ...] = ()
 
 
-def _count(lead: str, close: str, question: str) -> Predicate:
-    return Predicate(lead=lead, close=close, question=question)
-
-
-def _kind(lead: str, close: str, question: str, pool: list[str]) -> Predicate:
-    return Predicate(lead=lead, close=close, question=question, pool=tuple(pool))
+def _fact(lead: str, close: str, question: str, pool: tuple[str, ...] = ()) -> Predicate:
+    return Predicate(lead=lead, close=close, question=question, pool=pool)
 
 
 PREDICATES = (
-    _count(
+    _fact(
         "The ferry to {place} carried",
         " passengers.",
         "How many passengers did the ferry to {place} carry?",
     ),
-    _count(
+    _fact(
         "The orchard at {place} yielded",
         " baskets of pears.",
         "How many baskets of pears did the orchard at {place} yield?",
     ),
-    _count(
+    _fact(
         "The choir of {place} owns",
         " song books.",
         "How many song books does the choir of {place} own?",
     ),
-    _count(
-        "The tower at {place} has",
-        " steps.",
-        "How many steps does the tower at {place} have?",
+    _fact("The tower at {place} has", " steps.", "How many steps does the tower at {place} have?"),
+    _fact(
+        "The school in {place} bought", " chairs.", "How many chairs did the school in {place} buy?"
     ),
-    _count(
-        "The school in {place} bought",
-        " chairs.",
-        "How many chairs did the school in {place} buy?",
-    ),
-    _count(
+    _fact(
         "The bridge near {place} is",
         " metres long.",
         "How many metres long is the bridge near {place}?",
     ),
-    _count(
+    _fact(
         "The museum of {place} keeps",
         " stuffed birds.",
         "How many stuffed birds does the museum of {place} keep?",
     ),
-    _count(
-        "The bakery in {place} sold",
-        " loaves.",
-        "How many loaves did the bakery in {place} sell?",
+    _fact(
+        "The bakery in {place} sold", " loaves.", "How many loaves did the bakery in {place} sell?"
     ),
-    _count(
+    _fact(
         "The well at {place} cost",
         " crowns to dig.",
         "How many crowns did the well at {place} cost to dig?",
     ),
-    _count(
+    _fact(
         "The shepherd of {place} counted",
         " lambs.",
         "How many lambs did the shepherd of {place} count?",
     ),
-    _count(
+    _fact(
         "The printer in {place} made",
         " copies of the map.",
         "How many copies of the map did the printer in {place} make?",
     ),
-    _count(
+    _fact(
         "The quarry at {place} employs",
         " workers.",
         "How many workers does the quarry at {place} employ?",
     ),
-    _kind(
+    _fact(
         "The gate of the mill at {place} is painted",
         ".",
         "What colour is the gate of the mill at {place} painted?",
         _COLOURS,
     ),
-    _kind(
+    _fact(
         "The harbour master of {place} keeps a tame",
         ".",
         "Which tame animal does the harbour master of {place} keep?",
         _ANIMALS,
     ),
-    _kind(
+    _fact(
         "The bell in the chapel of {place} is made of",
         ".",
         "What is the bell in the chapel of {place} made of?",
         _METALS,
     ),
-    _kind(
+    _fact(
         "The long table in the inn at {place} is built of",
         ".",
         "Which wood is the long table in the inn at {place} built of?",
         _WOODS,
     ),
-    _kind(
+    _fact(
         "The fair of {place} is always held in",
         ".",
         "In which month is the fair of {place} held?",
         _MONTHS,
     ),
-    _kind(
+    _fact(
         "The fields around {place} are sown with",
         ".",
         "What are the fields around {place} sown with?",
@@ -185,44 +148,93 @@ PREDICATES = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question in words about one value; ``evidence`` numbers the sentences it needs."""
+
+    text: str
+    prefix: str
+    value: str
+    evidence: tuple[int, ...]
+    decoys: tuple[str, ...] = ()
+
+    def question(self, encoder: Encoder, spans: Sequence[Span]) -> Question:
+        answer, slots = answer_slots(encoder, [self.value], [])
+        return Question(
+            text=self.text,
+            question=encoder.question(self.text),
+            tail=encoder.tail(self.prefix),
+            answer=answer,
+            slots=slots,
+            reference=self.value,
+            references=(self.value,),
+            facts=(self.value,),
+            decoys=self.decoys,
+            evidence=tuple(spans[number] for number in self.evidence),
+            max_new_tokens=len(answer) + 5,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Genre:
+    """A suite of documents with several questions; ``tell`` draws what one is about."""
+
+    suite: str
+    variant: str
+    tell: Callable[[random.Random], tuple[list[Planted], list[Asked]]]
+
+    def items(
+        self, encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None
+    ) -> list[Item]:
+        return draw_all(
+            lambda number: self._item(
+                encoder, context=context, seed=seed, number=number, haystack=haystack
+            ),
+            count,
+        )
+
+    def _item(
+        self, encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None
+    ) -> Item:
+        rng = item_rng(self.suite, seed, number)
+        planted, asked = self.tell(rng)
+        filler = Filler(rng, haystack=haystack, avoid=[each.value for each in asked])
+        document = compose(encoder, filler, context=context, planted=planted)
+        return Item(
+            suite=self.suite,
+            name=f"{self.suite}-s{seed}-{number:02d}",
+            variant=self.variant,
+            seed=seed,
+            context=document.ids,
+            text=document.text,
+            questions=tuple(each.question(encoder, document.spans) for each in asked),
+        )
+
+
 def qa_items(
     encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
 ) -> list[Item]:
     """Documents with eight facts each."""
-    return [
-        _item(encoder, context=context, seed=seed, number=number, haystack=haystack)
-        for number in range(count)
-    ]
+    genre = Genre(suite="qa", variant="facts", tell=_facts)
+    return genre.items(encoder, context=context, seed=seed, count=count, haystack=haystack)
 
 
-def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
-    rng = item_rng("qa", seed, number)
+def _facts(rng: random.Random) -> tuple[list[Planted], list[Asked]]:
     predicates = rng.sample(PREDICATES, FACTS)
     names = places(rng, FACTS)
     values = draw_values(rng, predicates)
-    facts = [
-        f"{predicate.lead.format(place=name)} {value}{predicate.close}"
-        for predicate, name, value in zip(predicates, names, values, strict=True)
-    ]
-    depths = stratified_depths(rng, FACTS)
-    planted = [Planted(text=fact, depth=at) for fact, at in zip(facts, depths, strict=True)]
-    filler = Filler(rng, haystack=haystack)
-    document = compose(encoder, filler, context=context, planted=planted)
-    questions = tuple(
-        _question(encoder, predicate, name, value, span)
-        for predicate, name, value, span in zip(
-            predicates, names, values, document.spans, strict=True
+    drawn = list(zip(predicates, names, values, strict=True))
+    facts = [f"{each.lead.format(place=name)} {value}{each.close}" for each, name, value in drawn]
+    asked = [
+        Asked(
+            text=each.question.format(place=name),
+            prefix=each.lead.format(place=name),
+            value=value,
+            evidence=(number,),
         )
-    )
-    return Item(
-        suite="qa",
-        name=f"qa-s{seed}-{number:02d}",
-        variant="facts",
-        seed=seed,
-        context=document.ids,
-        text=document.text,
-        questions=questions,
-    )
+        for number, (each, name, value) in enumerate(drawn)
+    ]
+    return plant(facts, stratified_depths(rng, FACTS)), asked
 
 
 def draw_values(rng: random.Random, predicates: list[Predicate]) -> list[str]:
@@ -233,22 +245,3 @@ def draw_values(rng: random.Random, predicates: list[Predicate]) -> list[str]:
         left = [value for value in predicate.pool if value not in values]
         values.append(rng.choice(left) if predicate.pool else next(counts))
     return values
-
-
-def _question(
-    encoder: Encoder, predicate: Predicate, place: str, value: str, span: Span
-) -> Question:
-    text = predicate.question.format(place=place)
-    answer, slots = answer_slots(encoder, [value], [])
-    return Question(
-        text=text,
-        question=encoder.question(text),
-        tail=encoder.tail(predicate.lead.format(place=place)),
-        answer=answer,
-        slots=slots,
-        reference=value,
-        references=(value,),
-        facts=(value,),
-        evidence=(span,),
-        max_new_tokens=len(answer) + 5,
-    )

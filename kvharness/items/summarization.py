@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, item_rng, stratified_depths
+from kvharness.items.compose import Planted, compose, draw_all, item_rng, stratified_depths
 from kvharness.items.filler import Filler
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
@@ -92,10 +92,10 @@ def summarization_items(
     encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
 ) -> list[Item]:
     """In turn minutes and reports, three decisions and four decoys each."""
-    return [
-        _item(encoder, context=context, seed=seed, number=number, haystack=haystack)
-        for number in range(count)
-    ]
+    return draw_all(
+        lambda number: _item(encoder, context=context, seed=seed, number=number, haystack=haystack),
+        count,
+    )
 
 
 def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
@@ -104,7 +104,8 @@ def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: P
     motions = _motions(rng, DECISIONS + DECOYS)
     decided, decoys = motions[:DECISIONS], motions[DECISIONS:]
     planted = _plant(rng, _WORDINGS[variant], decided, decoys)
-    filler = Filler(rng, haystack=haystack)
+    stated = [value for motion in motions for value in (motion.place, motion.sum)]
+    filler = Filler(rng, haystack=haystack, avoid=stated)
     document = compose(encoder, filler, context=context, planted=planted)
     return Item(
         suite="summarization",
