@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 KERNEL = "kvharness-sdpa"
 #: Attention variants that change the result and that the harness does not reproduce.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+#: Layers whose whole state is in their keys and values, over everything or over a window.
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
 #: Queries per step of the column sums: bounds memory at H x 256 x n floats, and is fixed
 #: because another size adds the same numbers in another order.
 _CHUNK = 256
@@ -72,12 +74,16 @@ def observe(model: PreTrainedModel) -> None:
     Raises:
         ModelProblem: the architecture does not use transformers' attention interface.
     """
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
+    if others:
+        raise ModelProblem(_not_observable(model, f"it has {min(others)} layers"))
     AttentionInterface.register(KERNEL, _attention)
     try:
         model.set_attn_implementation(KERNEL)
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelProblem(_not_observable(model, str(error))) from None
-    if model.config.get_text_config()._attn_implementation != KERNEL:  # noqa: SLF001
+    if config._attn_implementation != KERNEL:  # noqa: SLF001
         raise ModelProblem(_not_observable(model, "it keeps its own attention"))
 
 
@@ -135,6 +141,10 @@ class PrefillReader:
         self.sliding: dict[int, SlidingTrace] = {}
 
     def attend(self, call: AttentionCall) -> Tensor:
+        if call.layer in self.layers or call.layer in self.sliding:
+            raise ModelProblem(
+                f"layer {call.layer} attends twice in a pass, which kvharness cannot evict for"
+            )
         if call.window is None:
             self.layers[call.layer] = self._observe(call)
         else:

@@ -84,16 +84,19 @@ def score_in_full(
     Generates nothing. With ``observe``, also returns the attention that questions and answers
     pay to the context, float32 ``[H, n]`` a layer.
     """
-    cache = BatchCache(request.context, [kept], room=request.room)
-    cache.observing = observe
-    (answers,) = _answer(runtime, replace(request, generate=0), cache)
+    try:
+        cache = BatchCache(request.context, [kept], room=request.room)
+        cache.observing = observe
+        (answers,) = _answer(runtime, replace(request, generate=0), cache)
+    except torch.OutOfMemoryError:
+        raise _too_large(runtime) from None
     received = [cache.received[layer] for layer in sorted(cache.received)]
     return answers, received if observe else None
 
 
 def answer(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
     """Answer from every cell, in the order given; caches of equal length lie side by side."""
-    order = sorted(range(len(cells)), key=lambda i: (cells[i].total, cells[i].positions, i))
+    order = sorted(range(len(cells)), key=lambda i: (cells[i].total, i))
     answers: dict[int, Answers] = {}
     for members in _batches(runtime, request, cells, order):
         results = _halving(runtime, request, [cells[i] for i in members])
@@ -128,16 +131,20 @@ def _halving(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[
         return _answer_batch(runtime, request, cells)
     except torch.OutOfMemoryError:
         if len(cells) == 1:
-            raise ModelProblem(
-                f"{runtime.device} ran out of memory decoding a single cell; choose a shorter "
-                f"--kv-context or a smaller --kv-model"
-            ) from None
+            raise _too_large(runtime) from None
     # Outside the except block: the error keeps the failed batch's tensors alive.
     if runtime.device.type == "cuda":
         torch.cuda.empty_cache()
     middle = len(cells) // 2
     head = _halving(runtime, request, cells[:middle])
     return head + _halving(runtime, request, cells[middle:])
+
+
+def _too_large(runtime: Runtime) -> ModelProblem:
+    return ModelProblem(
+        f"{runtime.device} ran out of memory decoding a single cell; choose a shorter "
+        f"--kv-context or a smaller --kv-model"
+    )
 
 
 def _answer_batch(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:

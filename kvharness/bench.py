@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +12,12 @@ from tqdm import tqdm
 from kvharness import registry
 from kvharness.cell import Cell, cells_of
 from kvharness.contract import Anchor
-from kvharness.errors import KvharnessError, PolicyProblem, UsageProblem
+from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.items.novelty import distinct_share
 from kvharness.parallel import in_shard, pin_worker
 from kvharness.replay import Replay
 from kvharness.result import CellResult
+from kvharness.runner import GroupOutcome, Runner
 from kvharness.settings import Settings
 from kvharness.spec import PolicySpec
 from kvharness.suite import SUITES
@@ -29,16 +29,8 @@ if TYPE_CHECKING:
     from kvharness.item import Item
     from kvharness.record import Record
     from kvharness.registry import LoadedPolicy
-    from kvharness.runner import GroupOutcome, Runner
 
 PROPERTY = "kvharness"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """A group that could not be run at all, and why."""
-
-    reason: str
 
 
 class Bench:
@@ -54,8 +46,6 @@ class Bench:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings = Settings.of(config)
-        for suite, _ in self.settings.data:
-            _require_real(suite)
         self.known = registry.installed()
         self.replay = (
             Replay.read(self.settings.replay, self.settings) if self.settings.replay else None
@@ -63,7 +53,7 @@ class Bench:
         self.specs = [] if self.replay else self._specs()
         self.policies: dict[str, LoadedPolicy] = {}
         self.broken: dict[str, PolicyProblem] = {}
-        self.outcomes: dict[Group, GroupOutcome | Refused] = {}
+        self.outcomes: dict[Group, GroupOutcome] = {}
         self.cells: dict[Group, list[Cell]] = {}
         self.records: list[Record] = []
         self._keys: set[str] = set()
@@ -119,17 +109,10 @@ class Bench:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         cells = {item: cell for item in items if (cell := cell_of(item)) is not None}
-        groups = sorted({cell.group for cell in cells.values()}, key=str)
         settings = self.settings
-
-        def unwanted(item: pytest.Item) -> bool:
-            cell = cells.get(item)
-            if cell is None:
-                return False
-            hard = SUITES[cell.suite].hard and not settings.hard
-            return hard or not in_shard(cell.group, groups, settings.shard)
-
-        dropped = [item for item in items if unwanted(item)]
+        wanted = {c.group for c in cells.values() if settings.hard or not SUITES[c.suite].hard}
+        mine = {group for group in wanted if in_shard(group, list(wanted), settings.shard)}
+        dropped = [item for item, cell in cells.items() if cell.group not in mine]
         if dropped:
             self.config.hook.pytest_deselected(items=dropped)
             gone = set(dropped)
@@ -175,8 +158,6 @@ class Bench:
     @property
     def runner(self) -> Runner:
         if self._runner is None:
-            from kvharness.runner import Runner  # noqa: PLC0415 - imports torch's metadata late
-
             self._runner = Runner(
                 self.settings, self.policies, say=self._say, progress=self._progress
             )
@@ -189,7 +170,7 @@ class Bench:
             self.outcomes[cell.group] = self._run(cell.group)
         return (yield)
 
-    def _run(self, group: Group) -> GroupOutcome | Refused:
+    def _run(self, group: Group) -> GroupOutcome:
         capture = self.config.pluginmanager.getplugin("capturemanager")
         try:
             if capture is None:
@@ -197,23 +178,30 @@ class Bench:
             with capture.global_and_fixture_disabled():
                 return self.runner.run(group, self.cells[group])
         except KvharnessError as error:
-            return Refused(reason=str(error))
+            return GroupOutcome(refused=str(error))
         except Exception:  # noqa: BLE001 - a fault of ours fails this group, not the whole run
-            return Refused(reason=traceback.format_exc())
+            return GroupOutcome(refused=traceback.format_exc())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        """Fail a cell without a result here, as a test: in its fixture it would be an error."""
+        cell = cell_of(item)
+        if cell is not None and self.replay is None:
+            reason = self.outcomes[cell.group].failure(cell)
+            if reason:
+                pytest.fail(reason, pytrace=False)
 
     def result(self, request: pytest.FixtureRequest) -> CellResult:
-        """What the fixture `kv_result` gives: fails the test where there is no result."""
+        """What the fixture `kv_result` gives."""
         cell: Cell = request.param
         if self.replay is not None:
             records = self.replay.records(cell)
             expected = self.replay.items(cell.group)
         else:
             outcome = self.outcomes[cell.group]
-            if isinstance(outcome, Refused):
-                pytest.fail(outcome.reason, pytrace=False)
-            if cell.name in outcome.failures:
-                pytest.fail(outcome.failures[cell.name], pytrace=False)
             records, expected = outcome.records[cell.name], outcome.items
+            if outcome.failure(cell):
+                records = []
         keys = [record.key for record in records]
         request.node.user_properties.append((PROPERTY, {"cell": cell.name, "keys": keys}))
         contract = self.replay.contract if self.replay else self.settings.contract
@@ -244,19 +232,22 @@ class Bench:
 
         directory = self.settings.replay or self.settings.store
         stored = Store.read(directory).by_key
-        records = [stored[key].record for key in sorted(self._keys) if key in stored]
-        headers = {
-            stored[key].header.run: stored[key].header for key in self._keys if key in stored
-        }
+        found = [stored[key] for key in sorted(self._keys) if key in stored]
+        headers = {each.header.run: each.header for each in found}
         terminalreporter.section("kvharness")
-        for line in summarize(records, list(headers.values())):
+        for line in summarize([each.record for each in found], list(headers.values())):
             terminalreporter.write_line(line)
+        if self._runner is not None and self._runner.generated:
+            share = distinct_share(self._runner.generated)
+            terminalreporter.write_line(
+                f"{share:.1%} of the 50-token windows of the generated contexts are distinct"
+            )
         if self.outcomes:
             terminalreporter.write_line(self._reuse())
 
     def _reuse(self) -> str:
-        done = [each for each in self.outcomes.values() if not isinstance(each, Refused)]
-        computed, reused = sum(o.computed for o in done), sum(o.reused for o in done)
+        outcomes = self.outcomes.values()
+        computed, reused = sum(o.computed for o in outcomes), sum(o.reused for o in outcomes)
         return f"{computed} records computed, {reused} reused; store: {self.settings.store}"
 
     def _say(self, text: str) -> None:
@@ -276,16 +267,6 @@ def cell_of(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("kv_result") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
-
-
-def _require_real(suite: str) -> None:
-    real = [name for name, each in SUITES.items() if each.real]
-    if suite not in real:
-        near = difflib.get_close_matches(suite, real, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageProblem(
-            f"--kv-data {suite}=...: real data is for {' or '.join(real)}, not {suite!r}{hint}"
-        )
 
 
 def _report_broken(session: pytest.Session, problem: PolicyProblem) -> None:

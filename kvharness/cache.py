@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from kvharness.policy import Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -202,34 +202,40 @@ class BatchCache:
 
     def _segments(self, layer: LayerTrace, index: int) -> list[Segment]:
         masks = torch.cat([cell.mask[index] for cell in self.cells])
-        heads = layer.keys.shape[0]
         counts = masks.sum(dim=-1).tolist()
-        kinds = [self.cells[row // heads].positions for row in range(len(counts))]
-        numbered = enumerate(zip(counts, kinds, strict=True))
         segments = []
-        for (kept, positions), members in groupby(numbered, key=lambda pair: pair[1]):
-            rows = [row for row, _ in members]
+        for kept, members in groupby(range(len(counts)), key=counts.__getitem__):
+            rows = list(members)
             part = slice(rows[0], rows[-1] + 1)
             index_in_row = masks[part].nonzero()[:, 1].view(len(rows), kept)
-            segments.append(self._gather(layer, part, index_in_row, positions))
+            segments.append(self._gather(layer, part, index_in_row))
         return segments
 
-    def _gather(
-        self, layer: LayerTrace, rows: slice, index: Tensor, positions: Positions
-    ) -> Segment:
-        heads, tokens, size = layer.keys.shape
+    def _gather(self, layer: LayerTrace, rows: slice, index: Tensor) -> Segment:
+        heads, tokens, _ = layer.keys.shape
         count, kept = index.shape
         head = torch.arange(rows.start, rows.stop) % heads
         flat = (head[:, None] * tokens + index).flatten().to(layer.keys.device)
-        keys = layer.keys.new_empty(count, kept + self._room, size)
-        values = layer.values.new_empty(count, kept + self._room, layer.values.shape[-1])
-        keys[:, :kept] = layer.keys.reshape(-1, size)[flat].view(count, kept, size)
-        values[:, :kept] = layer.values.flatten(0, 1)[flat].view(count, kept, -1)
-        if positions is Positions.COMPACT:
-            assert self._rotation is not None  # noqa: S101 - decode makes it for such cells
-            difference = (torch.arange(kept) - index).to(keys.device)
-            keys[:, :kept] = self._rotation.move(keys[:, :kept], difference)
+        keys, values = (
+            full.new_empty(count, kept + self._room, full.shape[-1])
+            for full in (layer.keys, layer.values)
+        )
+        for part, full in ((keys, layer.keys), (values, layer.values)):
+            taken = full.flatten(0, 1).index_select(0, flat)
+            part[:, :kept] = taken.view(count, kept, full.shape[-1])
+        for cell, place in self._compact_rows(rows):
+            assert self._rotation is not None, cell  # noqa: S101 - the batch has made it
+            difference = (torch.arange(kept) - index[place]).to(keys.device)
+            keys[place, :kept] = self._rotation.move(keys[place, :kept], difference)
         return Segment(rows=rows, kept=kept, keys=keys, values=values, first_position=0)
+
+    def _compact_rows(self, rows: slice) -> Iterator[tuple[int, slice]]:
+        """Cells with compact positions, and their places among the rows."""
+        for cell in range(rows.start // self._heads, -(-rows.stop // self._heads)):
+            if self.cells[cell].positions is Positions.COMPACT:
+                first = max(rows.start, cell * self._heads)
+                last = min(rows.stop, (cell + 1) * self._heads)
+                yield cell, slice(first - rows.start, last - rows.start)
 
     def _sliding_segment(self, sliding: SlidingTrace) -> Segment:
         heads, kept, size = sliding.keys.shape
@@ -260,7 +266,7 @@ def _attention_paid(
     query: Tensor, segment: Segment, end: int, mask: Tensor | None, scaling: float
 ) -> Tensor:
     """Attention that each row of the query pays to each context entry, float32."""
-    logits = (query.float() @ segment.keys[:, :end].float().transpose(1, 2)).mul_(scaling)
-    if mask is not None:
-        logits += mask
+    keys = segment.keys[:, :end].float().transpose(1, 2)
+    bias = query.new_zeros(1, dtype=torch.float32) if mask is None else mask.float()
+    logits = torch.baddbmm(bias, query.float(), keys, alpha=scaling)
     return logits.softmax(dim=-1)[..., : segment.kept]

@@ -62,6 +62,12 @@ class Cell:
         return budget_of(self.retention, tokens)
 
 
+def anchors_first(policy: str) -> tuple[int, str]:
+    """Sort key of policies: the anchors in their own order, then the others by name."""
+    anchors = [anchor.value for anchor in Anchor]
+    return anchors.index(policy) if policy in anchors else len(anchors), policy
+
+
 def cells_of(
     suite: str, *, policies: Iterable[str], retentions: Iterable[Fraction], seeds: int
 ) -> Iterator[Cell]:

@@ -173,7 +173,7 @@ def _forward(
 ) -> Tensor:
     """Logits ``[cells, len(keep), vocabulary]`` at the kept indices of the new tokens."""
     bases = torch.tensor([cell.next_position() for cell in cache.cells[cache.active]])
-    with torch.inference_mode(), reading(cache):
+    with torch.no_grad(), reading(cache):
         output = model(
             input_ids=rows.to(model.device),
             position_ids=(bases[:, None] + offsets[None, :]).to(model.device),

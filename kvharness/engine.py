@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.policy import Needs, Positions
 from kvharness.record import Seconds
 from kvharness.scoring import Scored, evidence_share, merge_record, score_question
-from kvharness.select import keep_mask, mask_digest
+from kvharness.select import mask_digest, score_tokens, select_entries
 from kvharness.trace import Trace
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ def _run_pass(
     request = _request(setup, prefilled, one)
     everything = Kept(mask=_all_kept(prefilled))
     full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)
-    trace = _trace(prefilled, future)
+    selector = _Selector(setup, item, _trace(prefilled, future), everything)
     choices: list[_Choice] = []
     for task in tasks:
         try:
-            choices.append(_choose(setup, item, trace, task, everything))
+            choices.append(selector.choose(task))
         except KvharnessError as error:
             yield task, Failure(cell=task.cell, reason=str(error))
     answers = answer(setup.runtime, request, [choice.kept for choice in choices])
@@ -165,25 +166,56 @@ def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace
     return trace if future is None else trace.with_future(future)
 
 
-def _choose(setup: Setup, item: Item, trace: Trace, task: Task, everything: Kept) -> _Choice:
-    policy, cell = task.policy.policy, task.cell
-    if cell.policy == Anchor.FULL:
-        return _Choice(task=task, kept=everything, seconds=0.0)
-    budget = cell.budget(trace.tokens, setup.contract)
-    protection = setup.contract.protection.fit(budget)
-    words = (str(cell.seed), item.digest, task.policy.slug)
-    start = setup.runtime.clock()
+class _Selector:
+    """Scores each policy once and selects from its scores for every retention."""
+
+    def __init__(self, setup: Setup, item: Item, trace: Trace, everything: Kept) -> None:
+        self._setup = setup
+        self._item = item
+        self._trace = trace
+        self._everything = everything
+        self._scores: dict[str, tuple[torch.Tensor, float]] = {}
+
+    def choose(self, task: Task) -> _Choice:
+        """What a task keeps; its seconds are those of scoring and selecting.
+
+        Raises:
+            KvharnessError: the policy failed, or its budget cannot hold the sinks.
+        """
+        policy, cell, clock = task.policy.policy, task.cell, self._setup.runtime.clock
+        if cell.policy == Anchor.FULL:
+            return _Choice(task=task, kept=self._everything, seconds=0.0)
+        budget = cell.budget(self._trace.tokens, self._setup.contract)
+        protection = self._setup.contract.protection.fit(budget)
+        with _named(cell.policy), torch.no_grad():
+            scores, scoring = self._score(task)
+            start = clock()
+            mask = select_entries(policy, scores, budget, protection, cell.policy)
+        kept = Kept(mask=mask, positions=policy.positions)
+        _check_positions(kept, self._setup.runtime, cell.policy)
+        return _Choice(task=task, kept=kept, seconds=scoring + clock() - start)
+
+    def _score(self, task: Task) -> tuple[torch.Tensor, float]:
+        slug, clock = task.policy.slug, self._setup.runtime.clock
+        if slug not in self._scores:
+            start = clock()
+            words = (str(task.cell.seed), self._item.digest, slug)
+            view = self._trace.for_policy(task.policy.policy.needs, words)
+            scores = score_tokens(task.policy.policy, view, name=slug)
+            self._scores[slug] = (scores, clock() - start)
+        return self._scores[slug]
+
+
+@contextmanager
+def _named(policy: str) -> Iterator[None]:
+    """Turn whatever a policy raises into a problem that carries its name."""
     try:
-        view = trace.for_policy(policy.needs, words)
-        mask = keep_mask(policy, view, budget, protection, name=cell.policy)
+        yield
     except KvharnessError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PolicyProblem(cell.policy, reason) from error
-    kept = Kept(mask=mask, positions=policy.positions)
-    _check_positions(kept, setup.runtime, cell.policy)
-    return _Choice(task=task, kept=kept, seconds=setup.runtime.clock() - start)
+        raise PolicyProblem(policy, reason) from error
 
 
 def _check_positions(kept: Kept, runtime: Runtime, name: str) -> None:

@@ -164,8 +164,8 @@ def _checked(option: Option) -> Callable[[str], str]:
 
 
 def given(config: pytest.Config) -> bool:
-    """Whether the user set any of the options or ini values."""
-    return any(raw_value(config, option) for option in OPTIONS)
+    """Whether an option is on the command line; a project's ini values alone start nothing."""
+    return any(config.getoption(option.name, default=None) for option in OPTIONS)
 
 
 def raw_value(config: pytest.Config, option: Option) -> Any:

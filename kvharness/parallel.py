@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CELL = re.compile(r"(?P<test>.*)\[.*?-s(?P<seed>\d+)\]")
 _MARK = "kv_suite"
+_PACKAGE = "kvharness.suites"
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -59,8 +60,13 @@ def group_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def mentions_cells(config: pytest.Config) -> bool:
-    """Whether a test file that was named, or lies in a folder that was, uses a suite."""
+    """Whether a test file that was named, or lies in a folder that was, uses a suite.
+
+    Folders below are not looked through: this is asked in every xdist run on the machine.
+    """
     for argument in config.args:
+        if argument.startswith(_PACKAGE) and config.getoption("pyargs", default=False):
+            return True
         path = _named(argument.partition("::")[0], config)
         files = path.glob("test_*.py") if path.is_dir() else [path]
         if any(_mentions(file) for file in files if file.suffix == ".py"):

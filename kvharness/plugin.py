@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FIXTURE = "kv_result"
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,9 +58,22 @@ def _bench(config: pytest.Config) -> Bench:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if FIXTURE not in metafunc.fixturenames:
         return
-    cells = _bench(metafunc.config).cells_for(metafunc)
+    try:
+        cells = _bench(metafunc.config).cells_for(metafunc)
+    except pytest.UsageError as error:
+        # Raised here, it would be a collection error with a traceback through pytest.
+        metafunc.config.stash[PROBLEM] = error
+        cells = []
     parameters = [pytest.param(cell, id=cell.name) for cell in cells]
     metafunc.parametrize(FIXTURE, parameters, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    outcome = yield
+    if PROBLEM in session.config.stash:
+        raise session.config.stash[PROBLEM]
+    return outcome
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "kvharness.policies"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FIELDS = "__dataclass_fields__"
+_FIRST_POLICIES = "run pip install kvharness-policies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +104,8 @@ def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         listing = "".join(f"\n    {policy}" for policy in known.values())
-        offer = f"Installed:{listing}" if known else "None is installed."
-        first = "" if known else " Install some: pip install kvharness-policies"
-        raise UsageProblem(f"no policy named {name!r} is installed.{hint} {offer}{first}")
+        offer = f"Installed:{listing}" if known else f"None is; {_FIRST_POLICIES}"
+        raise UsageProblem(f"no policy named {name!r} is installed.{hint} {offer}")
 
 
 def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
@@ -178,9 +178,19 @@ def _plain(value: object) -> object:
 
 
 def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[PolicySpec]:
-    """Specifications for ``--policy`` values; every installed policy when there are none."""
+    """Specifications for ``--policy`` values; every installed policy when there are none.
+
+    Raises:
+        UsageProblem: one is not installed, none is, or two would have the same test ids.
+    """
     specs = [spec for text in texts for spec in PolicySpec.parse_list(text)]
     for spec in specs:
         require(spec, known)
-    chosen = specs or [PolicySpec(name=name) for name in known]
-    return list({spec.slug: spec for spec in chosen}.values())
+    if not known:
+        raise UsageProblem(f"no policy is installed; {_FIRST_POLICIES}")
+    chosen: dict[str, PolicySpec] = {}
+    for spec in specs or [PolicySpec(name=name) for name in known]:
+        other = chosen.setdefault(spec.slug, spec)
+        if other != spec:
+            raise UsageProblem(f"--policy: {other} and {spec} have the same test ids; run one")
+    return list(chosen.values())

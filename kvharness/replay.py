@@ -7,9 +7,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness.cell import Cell, Group
+from kvharness.cell import Cell, Group, anchors_first
 from kvharness.contract import (
-    FIXED_ANCHORS,
+    Anchor,
     Contract,
     EvictMode,
     Protection,
@@ -42,20 +42,20 @@ class Replay:
         """Read a store and keep what the options select.
 
         Raises:
-            StoreProblem: there are no records, or none that the options select.
+            StoreProblem: there are no records, or none of a policy that the options select.
         """
         stored, newest, _ = _newest(directory)
         slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
-        slugs |= set(FIXED_ANCHORS) if slugs else set()
+        there = {each.record.policy for each in stored}
+        if slugs - there:
+            raise StoreProblem(
+                f"--kv-replay {directory}: no record is of {', '.join(sorted(slugs - there))}; "
+                f"there are {', '.join(sorted(there, key=anchors_first))}"
+            )
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
         for each in stored:
-            cell = _cell(each.record)
-            if not slugs or cell.policy in slugs:
-                cells[cell][each.record.item] = each
-        if not cells:
-            raise StoreProblem(
-                f"--kv-replay {directory}: no record is of {', '.join(sorted(slugs))}"
-            )
+            if not slugs or each.record.policy in slugs | set(Anchor):
+                cells[_cell(each.record)][each.record.item] = each
         records = {
             cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
         }
@@ -63,12 +63,8 @@ class Replay:
 
     def cells(self, suite: str) -> list[Cell]:
         """In the order of a run: seed by seed, anchors first."""
-        anchors = [anchor.value for anchor in FIXED_ANCHORS]
         found = [cell for cell in self.by_cell if cell.suite == suite]
-        return sorted(
-            found,
-            key=lambda c: (c.seed, c.policy not in anchors, c.policy, c.retention or 0),
-        )
+        return sorted(found, key=lambda c: (c.seed, anchors_first(c.policy), c.retention or 0))
 
     def records(self, cell: Cell) -> list[Record]:
         return self.by_cell.get(cell, [])
@@ -91,7 +87,7 @@ def newest_records(directory: Path) -> tuple[list[Record], list[Header], int]:
 
 
 def _newest(directory: Path) -> tuple[list[Stored], Header, int]:
-    """What was stored under the newest settings, oldest first."""
+    """What was stored under the newest settings by the newest policies, oldest first."""
     everything = list(Store.read(directory).by_key.values())
     if not everything:
         raise StoreProblem(
@@ -100,7 +96,9 @@ def _newest(directory: Path) -> tuple[list[Stored], Header, int]:
     everything.sort(key=lambda each: each.header.created)
     newest = everything[-1].header
     shared = _shared(newest.settings)
-    stored = [each for each in everything if _shared(each.header.settings) == shared]
+    comparable = [each for each in everything if _shared(each.header.settings) == shared]
+    policies = {each.record.policy: _version(each) for each in comparable}
+    stored = [each for each in comparable if _version(each) == policies[each.record.policy]]
     return stored, newest, len(everything) - len(stored)
 
 
@@ -109,8 +107,14 @@ def _cell(record: Record) -> Cell:
     return Cell(suite=record.suite, policy=record.policy, retention=retention, seed=record.seed)
 
 
+def _version(stored: Stored) -> object:
+    """The code and parameters of the policy that a record is of."""
+    return stored.header.settings.get("policies", {}).get(stored.record.policy)
+
+
 def _shared(settings: dict[str, Any]) -> str:
-    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data")
+    # The number of items is among them, since it changes how the items of a seed are drawn.
+    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
     return json.dumps([settings.get(name) for name in names], sort_keys=True, default=str)
 
 

@@ -29,13 +29,21 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class GroupOutcome:
-    """What became of a group's cells; ``records`` holds one list for each cell name."""
+    """What became of a group's cells; ``records`` holds one list for each cell name.
 
-    items: int
+    ``refused`` says why nothing could be run at all.
+    """
+
+    items: int = 0
+    refused: str = ""
     records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     failures: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
+
+    def failure(self, cell: Cell) -> str:
+        """Why a cell has no result; empty where it has one."""
+        return self.refused or self.failures.get(cell.name, "")
 
 
 class Runner:
@@ -59,6 +67,8 @@ class Runner:
         self.settings = settings
         self.policies = policies
         self._say = say
+        #: Contexts of the generated items so far, to tell how much they repeat.
+        self.generated: list[tuple[int, ...]] = []
         self._progress = progress or (lambda items, _: items)
         self._seen_files: dict[str, int] = {}
         self._stored = Store(by_key={}, headers=(), warnings=())
@@ -135,6 +145,8 @@ class Runner:
         Only one process computes a group at a time; another one waits and reuses.
         """
         items = self._items(group)
+        if group.suite not in dict(self.settings.data):
+            self.generated += [item.context for item in items]
         outcome = GroupOutcome(items=len(items))
         with group_lock(self.settings.store, str(group)):
             stored = self._read_store()

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from kvharness.attention import KERNEL, PrefillReader, observe, reading
 from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.policy import Needs
 from kvharness.prompt import Encoder
 from kvharness.rotary import Rotation
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kvharness.model import ModelSource
-    from kvharness.policy import Needs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: The model is asked whether its keys move as they should: so many tokens, so far.
+_PROBE, _SHIFT = 16, 37
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", " bf16")
 
 
@@ -69,7 +71,33 @@ class Runtime:
 
     @cached_property
     def rotation(self) -> Rotation:
-        return Rotation(self.model)
+        """For policies with compact positions.
+
+        Raises:
+            ModelProblem: this model's keys cannot be moved; checked on the model itself.
+        """
+        rotation = Rotation(self.model)
+        here, there = self._observe_at(0), self._observe_at(_SHIFT)
+        if here.sliding or not all(
+            rotation.moves(here.layers[index].keys, there.layers[index].keys, by=_SHIFT)
+            for index in here.layers
+        ):
+            raise ModelProblem(
+                f"the keys of {self.source.name} do not move like rotary ones (sliding layers, or "
+                f"another kind of positions); policies with compact positions cannot run on it"
+            )
+        return rotation
+
+    def _observe_at(self, start: int) -> PrefillReader:
+        reader = PrefillReader(Needs())
+        ids = torch.arange(_PROBE, device=self.device)[None] + _PROBE
+        with torch.no_grad(), reading(reader):
+            self.model.get_decoder()(
+                input_ids=ids,
+                position_ids=torch.arange(start, start + _PROBE, device=self.device)[None],
+                use_cache=False,
+            )
+        return reader
 
     def prefill(self, context: Sequence[int], needs: Needs) -> tuple[Prefilled, float]:
         """One observed forward pass over the context, and its seconds."""
@@ -78,7 +106,7 @@ class Runtime:
         positions = torch.arange(len(context), device=self.device)[None]
         start = self.clock()
         try:
-            with torch.inference_mode(), reading(reader):
+            with torch.no_grad(), reading(reader):
                 self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
         except torch.OutOfMemoryError:
             raise ModelProblem(

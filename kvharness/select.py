@@ -48,7 +48,7 @@ def top_entries(scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
 def keep_mask(
     policy: Policy, trace: Trace, budget: int, protection: Protection, *, name: str
 ) -> Tensor:
-    """Run score, allocate, protect and select, and verify each of their results.
+    """Score, then select: `score_tokens` and `select_entries` in one.
 
     Args:
         policy: the policy.
@@ -63,14 +63,27 @@ def keep_mask(
     Raises:
         PolicyProblem: the policy broke the interface; names the layer and what was expected.
     """
+    return select_entries(policy, score_tokens(policy, trace, name=name), budget, protection, name)
+
+
+def score_tokens(policy: Policy, trace: Trace, *, name: str) -> Tensor:
+    """Verified scores, float32 ``[layers, K, n]``; they hold for every budget."""
     shape = (len(trace.layers), trace.kv_heads, trace.tokens)
-    scores = verified_scores(_score_all(policy, trace, name), shape, name)
-    extra = policy.protect(trace.tokens, budget)
+    return verified_scores(_score_all(policy, trace, name), shape, name)
+
+
+def select_entries(
+    policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
+) -> Tensor:
+    """Run protect, allocate and select on verified scores, and verify each of their results."""
+    shape = (int(scores.shape[0]), int(scores.shape[1]), int(scores.shape[2]))
+    tokens = shape[2]
+    extra = policy.protect(tokens, budget)
     if not isinstance(extra, Protection):
         raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
-    protected = protected_mask(trace.tokens, protection.extend(extra, budget))
+    protected = protected_mask(tokens, protection.extend(extra, budget))
     budgets = verified_budgets(policy.allocate(scores, budget), shape, budget, name)
-    least = protected_mask(trace.tokens, protection)
+    least = protected_mask(tokens, protection)
     mask = policy.select(scores, budgets.to(scores.device), protected.to(scores.device))
     return verified_mask(mask, shape, budgets, least, name)
 
@@ -82,6 +95,7 @@ def _score_all(policy: Policy, trace: Trace, name: str) -> object:
     for view in trace.views:
         score = policy.score(view)
         _expect_tensor(score, (view.kv_heads, view.tokens), "score", name, layer=view.layer)
+        _expect_float32(score, name, layer=view.layer)
         scores.append(score)
     return torch.stack(scores)
 
@@ -90,8 +104,7 @@ def verified_scores(scores: object, shape: tuple[int, int, int], name: str) -> T
     """Check shape, dtype and finiteness of ``[layers, K, n]`` scores."""
     _expect_tensor(scores, shape, "score", name)
     assert isinstance(scores, torch.Tensor)  # noqa: S101 - narrowed by the call above
-    if scores.dtype != torch.float32:
-        raise PolicyProblem(name, f"score returned {scores.dtype}, expected torch.float32")
+    _expect_float32(scores, name)
     finite = scores.isfinite().flatten(1).all(dim=1).cpu()
     if not finite.all():
         layer = int((~finite).nonzero()[0])
@@ -160,6 +173,12 @@ def _expect_tensor(
         raise PolicyProblem(name, msg, layer=layer)
     if tuple(given.shape) != shape:
         msg = f"{stage} returned shape {tuple(given.shape)}, expected {shape}"
+        raise PolicyProblem(name, msg, layer=layer)
+
+
+def _expect_float32(scores: Tensor, name: str, *, layer: int | None = None) -> None:
+    if scores.dtype != torch.float32:
+        msg = f"score returned {scores.dtype}, expected torch.float32"
         raise PolicyProblem(name, msg, layer=layer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from kvharness.contract import (
 )
 from kvharness.errors import UsageProblem
 from kvharness.options import OPTIONS, raw_value
+from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -62,6 +64,7 @@ class Settings:
             if option.choices and raw[option.name] not in option.choices:
                 listed = ", ".join(option.choices)
                 raise UsageProblem(f"{option.flag} {raw[option.name]!r}: expected one of {listed}")
+        here, haystack, replay = config.invocation_params.dir, raw["kv_haystack"], raw["kv_replay"]
         settings = cls(
             policies=tuple(raw["policy"] or ()),
             retentions=_retentions(raw["retention"] or list(DEFAULT_RETENTIONS)),
@@ -73,11 +76,11 @@ class Settings:
             dtype=raw["kv_dtype"],
             generate=raw["kv_generate"],
             data=tuple(_source(text) for text in raw["kv_data"] or ()),
-            haystack=_file(raw["kv_haystack"], config),
+            haystack=_path("--kv-haystack", haystack, here) if haystack else None,
             hard=bool(raw["kv_hard"]),
-            store=_directory(raw["kv_store"], config),
+            store=_path("--kv-store", raw["kv_store"], config.rootpath),
             fresh=bool(raw["kv_fresh"]),
-            replay=_directory(raw["kv_replay"], config) if raw["kv_replay"] else None,
+            replay=_path("--kv-replay", replay, config.rootpath) if replay else None,
             shard=_shard(raw["kv_shard"]),
         )
         settings.check_budgets()
@@ -128,15 +131,24 @@ def _source(text: str) -> tuple[str, str]:
     suite, equals, source = text.partition("=")
     if not (suite and equals and source):
         raise UsageProblem(f"--kv-data {text!r}: expected SUITE=SOURCE such as qa=questions.jsonl")
+    real = [name for name, each in SUITES.items() if each.real]
+    if suite not in real:
+        near = difflib.get_close_matches(suite, real, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageProblem(
+            f"--kv-data {suite}=...: real data is for {' or '.join(real)}, not {suite!r}{hint}"
+        )
     return suite, source
 
 
-def _file(text: str, config: pytest.Config) -> Path | None:
-    return config.invocation_params.dir / Path(text).expanduser() if text else None
-
-
-def _directory(text: str, config: pytest.Config) -> Path:
-    return config.rootpath / Path(text).expanduser()
+def _path(flag: str, text: str, base: Path) -> Path:
+    try:
+        path = base / Path(text).expanduser()
+    except RuntimeError:
+        raise UsageProblem(f"{flag} {text!r}: there is no such user on this machine") from None
+    if "\0" in text:
+        raise UsageProblem(f"{flag} {text!r}: expected a path without NUL characters")
+    return path
 
 
 def _shard(text: str) -> tuple[int, int]:

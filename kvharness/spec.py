@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from dataclasses import dataclass
 
 from kvharness.errors import UsageProblem
 
-_TOKEN = re.compile(r"\s*([A-Za-z0-9][\w.+-]*|'[^']*'|\"[^\"]*\"|-?\.?\d[\w.+-]*|[(),=])")
+_TOKEN = re.compile(
+    r"""\s*([A-Za-z0-9][\w.+-]*|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\.?\d[\w.+-]*|[(),=])"""
+)
 _SLUG = re.compile(r"[^A-Za-z0-9.+-]+")
 _DEEPEST = 8
+_LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens: list[str] = []
+        if len(text) > _LONGEST:
+            raise self.problem()
         position = 0
         while text[position:].strip():
             match = _TOKEN.match(text, position)
@@ -94,9 +100,7 @@ class _Parser:
         if self.take("(") and not self.take(")"):
             while True:
                 if self.tokens[1:2] == ["="]:
-                    key = self.word()
-                    self.take("=")
-                    parameters.append((key, self.value()))
+                    parameters.append(self.parameter([key for key, _ in parameters]))
                 else:
                     arguments.append(self.policy(depth + 1))
                 if self.take(")"):
@@ -107,10 +111,23 @@ class _Parser:
             name=name, arguments=tuple(arguments), parameters=tuple(sorted(parameters))
         )
 
+    def parameter(self, known: list[str]) -> tuple[str, object]:
+        key = self.word()
+        self.take("=")
+        if key in known or not key.isidentifier():
+            raise self.problem()
+        return key, self.value()
+
     def value(self) -> object:
+        """A number, a quoted text, True, False or None; every other word is text as it stands."""
         word = self.word()
         try:
             value: object = ast.literal_eval(word)
         except (ValueError, SyntaxError):
+            if word[0] in "'\"":
+                raise self.problem() from None
             return word
-        return value
+        plain = isinstance(value, str | int | None) or (
+            isinstance(value, float) and math.isfinite(value)
+        )
+        return value if plain else word

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
+from kvharness.cell import anchors_first
 from kvharness.contract import FIXED_ANCHORS, Anchor, retention_from_text
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A mean with its two-sided 95 % interval (Student's t over items)."""
+    """A mean with the half-width of its two-sided 95 % interval (Student's t over items).
+
+    One item has no interval: ``half`` is 0 and not shown.
+    """
 
     mean: float
     half: float
@@ -39,15 +44,18 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and 95 % half-width; the units are items, whose questions are averaged already."""
+    """Mean and 95 % half-width of one number for each item."""
     units = len(values)
-    if units < 2:
-        return Interval(mean=fmean(values), half=float("nan"), units=units)
-    half = float(stats.sem(values) * stats.t.ppf(0.975, units - 1))
+    half = float(stats.sem(values) * stats.t.ppf(0.975, units - 1)) if units > 1 else 0.0
     return Interval(mean=fmean(values), half=half, units=units)
 
 
-Column = tuple[str, str | None]
+def over_items(records: Iterable[Record], metric: str) -> Interval:
+    """An item that several seeds drew counts once, with its mean: seeds are not samples."""
+    by_item: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        by_item[record.item_digest].append(record.metrics[metric])
+    return interval([fmean(values) for values in by_item.values()])
 
 
 def summarize(records: Sequence[Record], headers: Sequence[Header]) -> Iterator[str]:
@@ -56,11 +64,11 @@ def summarize(records: Sequence[Record], headers: Sequence[Header]) -> Iterator[
     for suite in sorted({record.suite for record in records}):
         chosen = [record for record in records if record.suite == suite]
         yield ""
-        yield from _suite_table(suite, chosen)
+        yield from _suite_tables(suite, chosen)
         yield from _warnings(suite, chosen)
     if records:
         yield ""
-        yield from _cost_table(records)
+        yield from _costs(records)
 
 
 def _provenance(headers: Sequence[Header]) -> Iterator[str]:
@@ -84,61 +92,43 @@ def _describe(settings: dict[str, Any]) -> str:
     )
 
 
-def _by_column(records: Iterable[Record]) -> dict[Column, list[Record]]:
-    table: dict[Column, list[Record]] = defaultdict(list)
+def _table(title: str, records: Sequence[Record], show: Callable[[Sequence[Record]], str]) -> str:
+    """A row for each policy, a column for each retention, and what ``show`` makes of a cell."""
+    cells: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
     for record in records:
-        table[record.policy, record.retention].append(record)
+        cells[record.policy, record.retention].append(record)
+    retentions = sorted({text for _, text in cells if text is not None}, key=retention_from_text)
+    columns = retentions or ["all"]
+    rows = []
+    for policy in sorted({policy for policy, _ in cells}, key=anchors_first):
+        # full and floor do not depend on the retention: their one cell holds for the whole row.
+        keys = [(policy, None if policy in FIXED_ANCHORS else text) for text in columns]
+        rows.append([policy, *(show(cells[key]) if key in cells else "-" for key in keys)])
+    headers = [title, *(f"keep {text}" for text in columns)]
+    table: str = tabulate(rows, headers=headers, disable_numparse=True)
     return table
 
 
-def _retentions(records: Iterable[Record]) -> list[str]:
-    texts = {record.retention for record in records if record.retention is not None}
-    return sorted(texts, key=retention_from_text)
-
-
-def _policies(records: Iterable[Record]) -> list[str]:
-    """Anchors first, then by name."""
-    anchors = [anchor.value for anchor in Anchor]
-    names = {record.policy for record in records}
-    return sorted(names, key=lambda n: (anchors.index(n) if n in anchors else len(anchors), n))
-
-
-def _suite_table(suite: str, records: Sequence[Record]) -> Iterator[str]:
-    items = len({record.item for record in records})
-    name = records[0].score_name
-    yield f"{suite}: mean {name} and nll (nats a token) with 95 % intervals over {items} items"
-    retentions = _retentions(records)
-    for metric in (name, "nll"):
-        rows = _rows(records, retentions, lambda r, m=metric: r.metrics[m])  # type: ignore[misc]
-        headers = [metric, *(f"keep {text}" for text in retentions or ["all"])]
-        yield tabulate(rows, headers=headers, disable_numparse=True)
+def _suite_tables(suite: str, records: Sequence[Record]) -> Iterator[str]:
+    items = len({record.item_digest for record in records})
+    score = records[0].score_name
+    yield f"{suite}: mean {score} and nll (nats a token) with 95 % intervals over {items} items"
+    for metric in (score, "nll"):
+        yield _table(metric, records, partial(_mean, metric))
         yield ""
 
 
-def _rows(
-    records: Sequence[Record], retentions: Sequence[str], number: Callable[[Record], float]
-) -> list[list[str]]:
-    table = _by_column(records)
-    rows = []
-    for policy in _policies(records):
-        fixed = policy in FIXED_ANCHORS
-        columns: list[str | None] = [None] if fixed else list(retentions)
-        cells = []
-        for column in columns:
-            found = table.get((policy, column))
-            cells.append(str(interval([number(r) for r in found])) if found else "-")
-        # An anchor does not depend on the retention: its one number holds for the whole row.
-        rows.append([policy, *(cells * max(1, len(retentions)) if fixed else cells)])
-    return rows
+def _mean(metric: str, records: Iterable[Record]) -> str:
+    return str(over_items(records, metric))
 
 
 def _warnings(suite: str, records: Sequence[Record]) -> Iterator[str]:
-    scores = {
-        anchor: interval([r.score for r in records if r.policy == anchor])
+    anchors = {
+        anchor: over_items(found, found[0].score_name)
         for anchor in FIXED_ANCHORS
-        if any(r.policy == anchor for r in records)
+        if (found := [record for record in records if record.policy == anchor])
     }
-    full, floor = scores.get(Anchor.FULL), scores.get(Anchor.FLOOR)
+    full, floor = anchors.get(Anchor.FULL), anchors.get(Anchor.FLOOR)
     if full is not None and full.mean < _LEAST_FULL:
         yield (
             f"WARNING {suite}: the full cache scores only {full}: the model cannot do this task, "
@@ -151,17 +141,9 @@ def _warnings(suite: str, records: Sequence[Record]) -> Iterator[str]:
         )
 
 
-def _cost_table(records: Sequence[Record]) -> Iterator[str]:
+def _costs(records: Sequence[Record]) -> Iterator[str]:
     yield "realised retention, kept MiB, and milliseconds to score and select (median of items)"
-    retentions = _retentions(records)
-    table = _by_column(records)
-    rows = []
-    for policy in _policies(records):
-        columns = [None] if policy in FIXED_ANCHORS else retentions
-        cells = [_cost(table.get((policy, column), [])) for column in columns]
-        rows.append([policy, *(cells * max(1, len(retentions)) if len(columns) == 1 else cells)])
-    headers = ["policy", *(f"keep {text}" for text in retentions or ["all"])]
-    yield tabulate(rows, headers=headers, disable_numparse=True)
+    yield _table("policy", records, _cost)
     prefill = np.median([record.seconds.prefill for record in records])
     decode = np.median([record.seconds.decode for record in records])
     yield (
@@ -171,8 +153,6 @@ def _cost_table(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _cost(records: Sequence[Record]) -> str:
-    if not records:
-        return "-"
     realised = fmean(record.realised_retention for record in records)
     size = fmean(record.cache_bytes for record in records) / _MIB
     select = float(np.median([record.seconds.select for record in records])) * 1e3

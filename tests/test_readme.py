@@ -3,13 +3,16 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 import torch
 
 from kvharness.contract import Protection
 from kvharness.select import keep_mask
 from kvharness.trace import LayerTrace, Trace
+
+if TYPE_CHECKING:
+    import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -120,5 +120,5 @@ def _question(
         facts=tuple(values),
         decoys=tuple(decoys),
         evidence=document.spans[: len(values)],
-        max_new_tokens=len(answer) + 6,
+        max_new_tokens=len(answer) + 2,
     )

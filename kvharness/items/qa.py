@@ -171,7 +171,7 @@ class Asked:
             facts=(self.value,),
             decoys=self.decoys,
             evidence=tuple(spans[number] for number in self.evidence),
-            max_new_tokens=len(answer) + 5,
+            max_new_tokens=len(answer) + 2,
         )
 
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.plugin.conftest import WHOLE, Finished, stable
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Lab, MakeLab
+
+#: Each worker notes which GPU it would use.
+CONFTEST = """
+import os
+from pathlib import Path
+
+def pytest_runtest_setup(item):
+    worker, gpus = os.environ["PYTEST_XDIST_WORKER"], os.environ["CUDA_VISIBLE_DEVICES"]
+    (Path(__file__).parent / f"{worker}.gpus").write_text(gpus)
+"""
+CRASH = """
+import os
+
+from kvharness import Policy
+
+
+class Crash(Policy):
+    def prepare(self, model, seed):
+        if seed == 1:
+            os._exit(9)
+
+    def score(self, view):
+        return view.positions.float().repeat(view.kv_heads, 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def spread(make_lab: MakeLab) -> Finished:
+    """One worker for each visible GPU; that this torch knows no GPU makes no difference."""
+    lab = make_lab()
+    (lab.folder / "conftest.py").write_text(CONFTEST)
+    return Finished(lab, lab.spawn(*WHOLE, "-nauto", CUDA_VISIBLE_DEVICES="3,7"))
+
+
+def test_auto_starts_a_worker_for_each_gpu_and_gives_it_that_one(spread: Finished) -> None:
+    seen = {path.stem: path.read_text() for path in spread.lab.folder.glob("*.gpus")}
+    assert seen == {"gw0": "3", "gw1": "7"}
+
+
+def test_workers_store_what_one_process_does(spread: Finished, whole: Finished) -> None:
+    spread.result.assert_outcomes(passed=16)
+    assert stable(spread.lab.records()) == stable(whole.lab.records())
+
+
+def test_no_group_is_computed_twice(spread: Finished) -> None:
+    assert sorted(spread.lab.lines().values()) == [16, 16], "a group on each worker"
+    assert len(spread.lab.records()) == 32
+
+
+def test_the_summary_is_printed_once(spread: Finished, whole: Finished) -> None:
+    headings = [line for line in spread.result.outlines if line.strip("=") == " kvharness "]
+    assert len(headings) == 1
+    numbers = [line for line in whole.result.outlines if "±" in line]
+    assert [line for line in spread.result.outlines if "±" in line] == numbers
+
+
+@pytest.fixture(scope="module")
+def crashed(make_lab: MakeLab) -> Finished:
+    lab = make_lab()
+    lab.install("crash-kv", {"crash": "crash_kv:Crash"}, crash_kv=CRASH)
+    lab.install("broken-kv", {"broken": "no_such_module:Policy"}, version="0.3")
+    policies = "--policy=snapkv,crash,broken"
+    return Finished(lab, lab.spawn(policies, "-n2", "--max-worker-restart=0"))
+
+
+def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
+    assert crashed.result.ret != pytest.ExitCode.OK
+    assert "crashed while running 'suites/test_needle.py::test_needle[full-s1]'" in crashed.text
+    assert "INTERNALERROR" not in crashed.text
+    assert crashed.result.parseoutcomes()["passed"] == 5, "the other group is done"
+
+
+def test_what_was_done_before_a_crash_is_kept(crashed: Finished) -> None:
+    assert {record.seed for record in crashed.lab.records()} == {0}
+    result = crashed.lab.run("--policy=snapkv")
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(["8 records computed, 8 reused; *"])
+
+
+def test_a_broken_package_is_one_error_whatever_the_workers(crashed: Finished) -> None:
+    headings = [line for line in crashed.result.outlines if "collecting policy broken" in line]
+    assert len(headings) == 1
+    assert "policy 'broken': from broken-kv 0.3 cannot be loaded" in crashed.text
+
+
+def test_a_usage_error_is_found_before_workers_start_to_run(lab: Lab) -> None:
+    result = lab.run("-n2", "--kv-shard=3/2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --kv-shard '3/2': expected I/N*"])
