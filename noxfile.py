@@ -20,9 +20,9 @@ def _install(session: nox.Session, *extra: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the suites on the embedded model; arguments pass through to pytest."""
+    """Run the suites on the embedded model, a worker a core; arguments pass to pytest."""
     _install(session)
-    session.run("pytest", "suites", *session.posargs)
+    session.run("pytest", "suites", "-n", "auto", *session.posargs)
 
 
 @nox.session

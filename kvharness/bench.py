@@ -179,8 +179,12 @@ class Bench:
                 return self.runner.run(group, self.cells[group])
         except KvharnessError as error:
             return GroupOutcome(refused=str(error))
-        except Exception:  # noqa: BLE001 - a fault of ours fails this group, not the whole run
-            return GroupOutcome(refused=traceback.format_exc())
+        except Exception as error:  # noqa: BLE001 - a fault fails its group, not the whole run
+            self._say(f"{group} failed:\n{traceback.format_exc()}")
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            return GroupOutcome(
+                refused=f"a fault in kvharness: {reason}; the traceback stands where {group} began"
+            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
@@ -251,8 +255,13 @@ class Bench:
         return f"{computed} records computed, {reused} reused; store: {self.settings.store}"
 
     def _say(self, text: str) -> None:
+        if self.is_worker:
+            # A worker has no terminal, but it writes to the same screen as its controller.
+            worker = self.config.workerinput["workerid"]  # type: ignore[attr-defined]
+            print(f"\nkvharness: {worker}: {text}", file=sys.stderr, flush=True)  # noqa: T201
+            return
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
-        if reporter is not None and not self.is_worker:
+        if reporter is not None:
             reporter.ensure_newline()
             reporter.write_line(f"kvharness: {text}")
 

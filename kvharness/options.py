@@ -59,12 +59,24 @@ OPTIONS = (
         kind="MODEL",
         help="Embedded model, local path or Hub id",
     ),
-    Option(flag="--kv-device", default="auto", kind="DEVICE", help="auto, cpu, cuda or cuda:N"),
+    Option(
+        flag="--kv-device",
+        default="auto",
+        kind="DEVICE",
+        help="Where to compute: auto, cpu, cuda or cuda:N",
+    ),
     Option(
         flag="--kv-dtype",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="auto is bfloat16 on GPUs and on CPUs that compute in it, else float32",
+        help="Number format; auto is bfloat16 on GPUs and on CPUs that compute in it, else float32",
+    ),
+    Option(
+        flag="--kv-threads",
+        default="1",
+        kind="N",
+        help="CPU threads of a process; another number rounds differently, so -n 2 is the way to "
+        "use more cores",
     ),
     Option(
         flag="--kv-question",

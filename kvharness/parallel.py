@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _CELL = re.compile(r"(?P<test>.*)\[.*?-s(?P<seed>\d+)\]")
 _MARK = "kv_suite"
+#: A worker with the embedded model peaks at 2.5 GB.
+_WORKER_BYTES = 4 * 2**30
 _PACKAGE = "kvharness.suites"
 
 
@@ -28,6 +30,15 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
         return [name.strip() for name in chosen.split(",") if name.strip() not in {"", "-1"}]
     listed = Path("/proc/driver/nvidia/gpus")
     return [str(number) for number, _ in enumerate(listed.iterdir())] if listed.is_dir() else []
+
+
+def auto_workers() -> int:
+    """What ``-n auto`` means: a worker for each GPU, or as many as cores and memory allow."""
+    gpus = len(visible_gpus())
+    if gpus:
+        return gpus
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, memory // _WORKER_BYTES))
 
 
 def pin_worker(config: pytest.Config) -> None:

@@ -86,9 +86,9 @@ def kv_result(request: pytest.FixtureRequest) -> CellResult:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if not _runs_cells(config):
         return None
-    from kvharness.parallel import visible_gpus  # noqa: PLC0415
+    from kvharness.parallel import auto_workers  # noqa: PLC0415
 
-    return len(visible_gpus()) or None
+    return auto_workers()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -101,7 +101,12 @@ class Runner:
         from kvharness.runtime import Runtime  # noqa: PLC0415 - torch
 
         settings = self.settings
-        return Runtime.load(self.source, device=settings.device, dtype=settings.dtype)
+        return Runtime.load(
+            self.source,
+            device=settings.device,
+            dtype=settings.dtype,
+            threads=settings.threads,
+        )
 
     @cached_property
     def shared(self) -> dict[str, object]:
@@ -112,7 +117,13 @@ class Runner:
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.dtype, device)
         return shared_key(
-            identity(self.source, self.encoder, device=device.type, dtype=dtype),
+            identity(
+                self.source,
+                self.encoder,
+                device=device.type,
+                dtype=dtype,
+                threads=settings.threads,
+            ),
             settings.contract,
             generate=settings.generate,
             schema=SCHEMA,

@@ -44,8 +44,18 @@ class Runtime:
     dtype: str
 
     @classmethod
-    def load(cls, source: ModelSource, *, device: str = "auto", dtype: str = "auto") -> Runtime:
+    def load(
+        cls,
+        source: ModelSource,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+    ) -> Runtime:
         """Load weights and take over attention.
+
+        ``threads`` sets torch's for the whole process when computing on a CPU: how sums are
+        split over threads changes their last bits.
 
         Raises:
             ModelProblem: the weights cannot be loaded or the architecture cannot be observed.
@@ -53,6 +63,8 @@ class Runtime:
         """
         place = resolve_device(device)
         kind = resolve_dtype(dtype, place)
+        if threads is not None and place.type == "cpu":
+            torch.set_num_threads(threads)
         model = _load_weights(source, DTYPES[kind], place)
         observe(model)
         return cls(source, model, Encoder(source.tokenizer()), place, kind)
@@ -135,13 +147,16 @@ class Runtime:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-def identity(source: ModelSource, encoder: Encoder, *, device: str, dtype: str) -> dict[str, str]:
+def identity(
+    source: ModelSource, encoder: Encoder, *, device: str, dtype: str, threads: int
+) -> dict[str, str]:
     """The part of a record's key that belongs to the model and to how it computes."""
     return {
         "digest": source.digest,
         "dtype": dtype,
         "device": device,
         "kernel": KERNEL,
+        "threads": str(threads) if device == "cpu" else "",
         "template": encoder.template.digest,
     }
 

@@ -41,6 +41,7 @@ class Settings:
     model: str
     device: str
     dtype: str
+    threads: int
     generate: str
     data: tuple[tuple[str, str], ...]
     haystack: Path | None
@@ -74,6 +75,7 @@ class Settings:
             model=raw["kv_model"],
             device=raw["kv_device"],
             dtype=raw["kv_dtype"],
+            threads=_count("--kv-threads", raw["kv_threads"]),
             generate=raw["kv_generate"],
             data=tuple(_source(text) for text in raw["kv_data"] or ()),
             haystack=_path("--kv-haystack", haystack, here) if haystack else None,
