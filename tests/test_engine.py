@@ -597,6 +597,32 @@ def test_a_policy_may_score_with_a_module(runtime: Runtime, item: Item) -> None:
     assert record.realised_retention == 0.25
 
 
+class Careless(Policy):
+    """Works on the scores in place, as many implementations of top-k do."""
+
+    def score(self, view: View) -> Tensor:
+        return torch.rand(view.kv_heads, view.tokens, generator=view.rng)
+
+    def allocate(self, scores: Tensor, budget: int) -> Tensor:
+        scores.neg_()
+        return super().allocate(scores, budget)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        mask = super().select(scores, budgets, protected)
+        scores.masked_fill_(mask, -9.0)
+        return mask
+
+
+def test_working_on_the_scores_in_place_does_not_reach_the_next_retention(
+    runtime: Runtime, item: Item
+) -> None:
+    tasks = [scripted(Careless(), retention=retention) for retention in (QUARTER, HALF)]
+    together = records_of(run_item(make_setup(runtime), item, tasks))
+    for task, record in zip(tasks, together, strict=True):
+        (alone,) = records_of(run_item(make_setup(runtime), item, [task]))
+        assert alone.mask_digest == record.mask_digest
+
+
 def test_replies(item: Item) -> None:
     count = len(item.questions)
     assert [generate.replies(count) for generate in Generate] == [1, 3, 0]

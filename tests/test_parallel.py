@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kvharness.cell import Group
 from kvharness.parallel import (
+    auto_workers,
     group_scheduler,
     in_shard,
     mentions_cells,
@@ -48,6 +49,19 @@ def test_visible_gpus_are_the_callers(chosen: str, gpus: list[str]) -> None:
 
 def test_without_the_variable_the_driver_is_asked() -> None:
     assert all(name.isdigit() for name in visible_gpus({}))
+
+
+def test_auto_is_a_worker_for_each_gpu_or_what_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,7,9")
+    assert auto_workers() == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert 1 <= auto_workers() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 10**6)
+    assert auto_workers() < 10**6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert auto_workers() == 1
 
 
 @pytest.mark.parametrize(

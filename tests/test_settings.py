@@ -106,7 +106,7 @@ def test_data_is_split_at_the_first_equals_sign() -> None:
         ({"kv_data": ["=x"]}, r"--kv-data '=x': expected SUITE=SOURCE"),
         ({"kv_data": ["qa="]}, r"--kv-data 'qa='"),
         ({"kv_data": ["needle=x"]}, r"real data is for qa or summarization, not 'needle'"),
-        ({"kv_data": ["qq=x"]}, r"did you mean 'qa'\?"),
+        ({"kv_data": ["summary=x"]}, r"did you mean 'summarization'\?"),
         ({"kv_store": "~nosuchuserhere"}, r"--kv-store '~nosuchuserhere': there is no such user"),
         ({"kv_replay": "a\0b"}, r"--kv-replay 'a\\x00b': expected a path without NUL"),
     ],

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from importlib.metadata import EntryPoint, PathDistribution
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kvharness import registry
+from kvharness.errors import PolicyProblem, UsageProblem
+from kvharness.policy import FunctionPolicy, Policy
+from kvharness.registry import GROUP, Installed, installed, load, require, resolve
+from kvharness.source import source_digest
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SOURCE = """
+from dataclasses import dataclass, field
+
+from kvharness import Policy, as_policy
+
+
+def score(view):
+    return view
+
+
+def score_with_hint(view: object) -> "Tensor":
+    return view
+
+
+@as_policy()
+def decorated(view):
+    return view
+
+
+@dataclass(frozen=True)
+class Plain(Policy):
+    window: int = 32
+    pooling: str = "max"
+
+
+@dataclass(frozen=True)
+class Wrapper(Policy):
+    inner: Policy
+    floor: float = 0.2
+
+
+class NoDataclass(Policy):
+    pass
+
+
+instance = Plain(window=7)
+
+
+def factory(window=3) -> Policy:
+    return Plain(window=window)
+
+
+def factory_of_one(inner) -> "Policy":
+    return Wrapper(inner)
+
+
+def makes_nothing() -> Policy:
+    return None
+
+
+number = 3
+
+
+def raises() -> Policy:
+    raise RuntimeError("first line\\nsecond line")
+"""
+NAMES = {
+    "score": "score",
+    "hint": "score_with_hint",
+    "decorated": "decorated",
+    "plain": "Plain",
+    "wrapper": "Wrapper",
+    "no-dataclass": "NoDataclass",
+    "instance": "instance",
+    "factory": "factory",
+    "one": "factory_of_one",
+    "nothing": "makes_nothing",
+    "number": "number",
+    "raises": "raises",
+    "absent": "gone",
+}
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Installed]]:
+    """Policies of a module of their own, as if a distribution had installed them."""
+    (tmp_path / "registered.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    entries = {
+        name: EntryPoint(name, f"registered:{target}", GROUP) for name, target in NAMES.items()
+    }
+    entries["unimportable"] = EntryPoint("unimportable", "no_such_module:Policy", GROUP)
+    source_digest.cache_clear()
+    yield {
+        name: Installed(name=name, distribution="mine-kv", version="1.5", entry_point=entry)
+        for name, entry in entries.items()
+    }
+    sys.modules.pop("registered", None)
+    source_digest.cache_clear()
+
+
+def spec(text: str) -> PolicySpec:
+    (one,) = PolicySpec.parse_list(text)
+    return one
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *entries: Any) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: list(entries))
+
+
+def entry_of(folder: Path, distribution: str, name: str, target: str) -> Any:
+    """The entry point of a distribution that lies in a folder."""
+    info = folder / f"{distribution}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {target}\n")
+    (entry,) = PathDistribution(info).entry_points
+    return entry
+
+
+# -- what is installed ----------------------------------------------------------------------------
+
+
+def test_the_first_party_policies_are_found_sorted_and_not_imported() -> None:
+    found = installed()
+    assert list(found) == sorted(found)
+    assert {"full", "floor", "oracle", "random", "snapkv"} <= set(found)
+    assert str(found["snapkv"]).startswith("snapkv (kvharness-policies ")
+
+
+def test_two_distributions_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(
+        monkeypatch,
+        entry_of(tmp_path, "one-kv", "mine", "one:Policy"),
+        entry_of(tmp_path, "other-kv", "mine", "one:Policy"),
+    )
+    with pytest.raises(UsageProblem, match=r"'mine': one-kv 1\.0 and other-kv 1\.0; un"):
+        installed()
+
+
+def test_one_distribution_that_is_found_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_of(tmp_path, "one-kv", "mine", "one:Policy")
+    offer(monkeypatch, entry, entry)
+    assert list(installed()) == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["Mine", "my policy", "-mine", "mine/yours", "über", "a(b)"])
+def test_a_name_that_cannot_be_an_id(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    offer(monkeypatch, EntryPoint(name, "one:Policy", GROUP))
+    with pytest.raises(UsageProblem, match="unknown 0 offers a policy named"):
+        installed()
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+def test_the_near_match_and_everything_installed_are_named(known: dict[str, Installed]) -> None:
+    with pytest.raises(UsageProblem) as caught:
+        require(spec("wrapper(plane)"), known)
+    text = str(caught.value)
+    assert text.startswith("no policy named 'plane' is installed. Did you mean 'plain'? Installed:")
+    assert all(f"\n    {name} (mine-kv 1.5)" in text for name in NAMES)
+    require(spec("wrapper(plain)"), known)
+
+
+def test_nothing_is_installed() -> None:
+    for texts in ((), ("snapkv",)):
+        with pytest.raises(UsageProblem, match="run pip install kvharness-policies"):
+            resolve(texts, {})
+
+
+def test_each_specification_once_in_the_given_order(known: dict[str, Installed]) -> None:
+    specs = resolve(["plain,score", "plain(window=3)", "score"], known)
+    assert [each.slug for each in specs] == ["plain", "score", "plain+window3"]
+    assert [each.name for each in resolve([], known)] == list(known)
+
+
+def test_two_specifications_with_the_same_ids(known: dict[str, Installed]) -> None:
+    with pytest.raises(UsageProblem, match=r"wrapper\(one, plain\) .* same test ids"):
+        resolve(["wrapper(one(plain))", "wrapper(one, plain)"], known)
+
+
+# -- what is loaded -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "parameters"),
+    [
+        ("plain", "Plain", {"window": 32, "pooling": "max"}),
+        ("plain(window=8)", "Plain", {"window": 8, "pooling": "max"}),
+        ("instance", "Plain", {"window": 7, "pooling": "max"}),
+        ("factory", "Plain", {"window": 3, "pooling": "max"}),
+        ("factory(window=5)", "Plain", {"window": 5, "pooling": "max"}),
+        ("no-dataclass", "NoDataclass", {}),
+        ("score", "FunctionPolicy", {}),
+        ("hint", "FunctionPolicy", {}),
+        ("decorated", "FunctionPolicy", {}),
+        (
+            "wrapper(plain(window=8), floor=0.5)",
+            "Wrapper",
+            {"inner": {"Plain": {"window": 8, "pooling": "max"}}, "floor": 0.5},
+        ),
+        ("one(score)", "Wrapper", {"inner": {"FunctionPolicy": {}}, "floor": 0.2}),
+    ],
+)
+def test_whatever_makes_a_policy_is_loaded(
+    known: dict[str, Installed], text: str, kind: str, parameters: dict[str, Any]
+) -> None:
+    loaded = load(spec(text), known)
+    assert isinstance(loaded.policy, Policy)
+    assert type(loaded.policy).__name__ == kind
+    assert json.loads(loaded.parameters) == parameters
+    assert loaded.slug == spec(text).slug
+    assert loaded.identity() == {
+        "policy": text,
+        "distribution": "mine-kv",
+        "version": "1.5",
+        "source": loaded.source,
+        "parameters": loaded.parameters,
+    }
+
+
+def test_a_score_function_stays_itself(known: dict[str, Installed]) -> None:
+    policy = load(spec("score"), known).policy
+    assert isinstance(policy, FunctionPolicy)
+    view: Any = object()
+    assert policy.score(view) is view
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("unimportable", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("absent", "cannot be loaded: AttributeError"),
+        ("raises", "cannot be loaded: RuntimeError: first line"),
+        ("number", "cannot be loaded: TypeError: 'int' object is not callable"),
+        ("nothing", "is a NoneType, expected a kvharness.Policy or a score function"),
+        ("instance(window=3)", "cannot be loaded: TypeError: it takes no parameters"),
+        ("plain(windw=3)", "cannot be loaded: TypeError"),
+        ("wrapper", "cannot be loaded: TypeError"),
+        ("score(window=3)", "cannot be loaded: TypeError"),
+    ],
+)
+def test_what_does_not_load_names_its_distribution(
+    known: dict[str, Installed], text: str, reason: str
+) -> None:
+    with pytest.raises(PolicyProblem) as caught:
+        load(spec(text), known)
+    message = str(caught.value)
+    assert f"policy {text!r}: from mine-kv 1.5 {reason}" in message
+    assert "\n" not in message
+
+
+def test_a_wrapper_of_what_does_not_load_names_what_does_not(known: dict[str, Installed]) -> None:
+    with pytest.raises(PolicyProblem, match=r"policy 'raises': from mine-kv 1\.5"):
+        load(spec("wrapper(raises)"), known)
+
+
+def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
+    known: dict[str, Installed], tmp_path: Path
+) -> None:
+    texts = ("plain", "score", "wrapper(plain)")
+    before = [load(spec(text), known).source for text in texts]
+    assert [load(spec(text), known).source for text in texts] == before
+    (tmp_path / "registered.py").write_text(f"{SOURCE}\n# edited\n")
+    source_digest.cache_clear()
+    after = [load(spec(text), known).source for text in texts]
+    assert not set(before) & set(after)
+
+
+def test_the_group_of_the_entry_points_is_public() -> None:
+    assert registry.GROUP == "kvharness.policies"

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import pytest
+
+from kvharness.cell import Cell, Group
+from kvharness.contract import Contract, Protection, QuestionMode
+from kvharness.errors import StoreProblem
+from kvharness.provenance import Header
+from kvharness.record import Record, Seconds
+from kvharness.replay import Replay, newest_records
+from kvharness.store import Writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvharness.settings import Settings
+
+RECORD = Record(
+    key="k",
+    suite="needle",
+    policy="snapkv",
+    retention="0.25",
+    seed=0,
+    item="needle-s0-00",
+    item_digest="d",
+    variant="",
+    score=1.0,
+    score_name="exact",
+    metrics={"exact": 1.0, "nll": 0.5},
+    questions=(),
+    evidence_kept=None,
+    realised_retention=0.25,
+    kept=(100,),
+    tokens=400,
+    cache_bytes=1,
+    mask_digest=("m",),
+    seconds=Seconds(prefill=0.0, select=0.0, decode=0.0),
+)
+SETTINGS: dict[str, Any] = {
+    "engine": "e1",
+    "model": {"name": "tiny", "digest": "abc"},
+    "contract": {
+        "context": 400,
+        "sinks": 3,
+        "recents": 5,
+        "question": "seen",
+        "evict": "prefill",
+    },
+    "generate": "none",
+    "data": {},
+    "items": 2,
+    "policies": {"snapkv": {"source": "s1"}},
+}
+
+
+class Keep(Protocol):
+    """Write a file of records as one run does; ``changes`` are of its settings."""
+
+    def __call__(self, *records: Record, second: int = ..., **changes: Any) -> None: ...
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Keep:
+    def write(*records: Record, second: int = 0, **changes: Any) -> None:
+        header = replace(
+            Header.create({**SETTINGS, **changes}),
+            created=f"2025-01-01T00:00:{second:02d}+00:00",
+        )
+        with Writer(tmp_path, header) as writer:
+            for record in records:
+                writer.append(record)
+
+    return write
+
+
+def a_record(key: str, **changes: Any) -> Record:
+    return replace(RECORD, key=key, **changes)
+
+
+def read(directory: Path, *policies: str) -> Replay:
+    return Replay.read(directory, cast("Settings", SimpleNamespace(policies=policies)))
+
+
+def keys(replay: Replay) -> list[str]:
+    return sorted(record.key for records in replay.by_cell.values() for record in records)
+
+
+def test_cells_contract_and_records_are_read_back(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("b", item="needle-s0-01"), a_record("a"), a_record("c", seed=1))
+    replay = read(tmp_path)
+    assert replay.contract == Contract(
+        context=400, protection=Protection(sinks=3, recents=5), question=QuestionMode.SEEN
+    )
+    first, second = replay.cells("needle")
+    assert first == Cell(suite="needle", policy="snapkv", retention=Fraction(1, 4), seed=0)
+    assert [record.key for record in replay.records(first)] == ["a", "b"], "in order of items"
+    assert [record.key for record in replay.records(second)] == ["c"]
+    assert replay.items(Group("needle", 0)) == 2
+    assert replay.items(Group("qa", 0)) == 0
+    assert replay.cells("qa") == []
+    assert replay.records(replace(first, seed=9)) == []
+
+
+def test_cells_are_in_the_order_of_a_run(keep: Keep, tmp_path: Path) -> None:
+    keep(
+        *(
+            a_record(f"{policy}-{retention}-{seed}", policy=policy, retention=retention, seed=seed)
+            for policy, retention in (
+                ("tova", "0.5"),
+                ("tova", "1_3"),
+                ("h2o", "0.25"),
+                ("oracle", "0.25"),
+                ("floor", None),
+                ("full", None),
+            )
+            for seed in (10, 2)
+        )
+    )
+    columns = ["full", "floor", "oracle-r0.25", "h2o-r0.25", "tova-r1_3", "tova-r0.5"]
+    names = [cell.name for cell in read(tmp_path).cells("needle")]
+    assert names == [f"{column}-s{seed}" for seed in (2, 10) for column in columns]
+
+
+def test_an_item_that_was_run_again_counts_once(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("old"), second=1)
+    keep(a_record("new"), second=2)
+    assert keys(read(tmp_path)) == ["new"]
+    records, headers, left_out = newest_records(tmp_path)
+    assert [record.key for record in records] == ["new"]
+    assert [header.created[-8:-6] for header in headers] == ["02"]
+    assert left_out == 0
+
+
+def test_of_two_runs_in_one_second_the_later_file_is_the_newest(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("old"), generate="none")
+    keep(a_record("new"), generate="all")
+    assert keys(read(tmp_path)) == ["new"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": "e2"},
+        {"model": {"name": "tiny", "digest": "def"}},
+        {"contract": {**SETTINGS["contract"], "sinks": 4}},
+        {"generate": "all"},
+        {"data": {"qa": "file.jsonl"}},
+        {"items": 12},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_only_the_newest_settings_are_replayed(
+    keep: Keep, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    keep(a_record("old", policy="random"), second=1)
+    keep(a_record("new"), second=2, **change)
+    assert keys(read(tmp_path)) == ["new"]
+    records, _, left_out = newest_records(tmp_path)
+    assert [record.key for record in records] == ["new"]
+    assert left_out == 1
+
+
+def test_more_seeds_and_policies_are_no_other_settings(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("one"), second=1, seeds=1)
+    keep(a_record("two", policy="random", seed=1), second=2, seeds=2, policies={"random": {}})
+    assert keys(read(tmp_path)) == ["one", "two"]
+
+
+def test_two_versions_of_a_policy_are_not_mixed(keep: Keep, tmp_path: Path) -> None:
+    """A run that was stopped after an edit has not replaced every item yet."""
+    keep(a_record("a1"), a_record("b1", item="needle-s0-01"), second=1)
+    keep(a_record("a2"), second=2, policies={"snapkv": {"source": "s2"}})
+    assert keys(read(tmp_path)) == ["a2"]
+
+
+def test_the_options_select_policies_and_the_anchors_stay(keep: Keep, tmp_path: Path) -> None:
+    keep(
+        *(
+            a_record(name, policy=name, retention=None if name in {"full", "floor"} else "0.25")
+            for name in ("full", "floor", "oracle", "snapkv+window8", "random")
+        )
+    )
+    assert keys(read(tmp_path, "snapkv(window=8)")) == ["floor", "full", "oracle", "snapkv+window8"]
+    assert keys(read(tmp_path, "full")) == ["floor", "full", "oracle"]
+    with pytest.raises(StoreProblem, match="no record is of tova; there are full, floor, oracle"):
+        read(tmp_path, "random,tova")
+
+
+def test_there_is_nothing(tmp_path: Path, keep: Keep) -> None:
+    for directory in (tmp_path / "missing", tmp_path):
+        with pytest.raises(StoreProblem, match="there are no records in this folder"):
+            read(directory)
+        with pytest.raises(StoreProblem, match="there are no records in this folder"):
+            newest_records(directory)
+    keep()
+    with pytest.raises(StoreProblem, match="there are no records"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "contract", [None, {}, "long", {**SETTINGS["contract"], "question": "known"}], ids=str
+)
+def test_a_header_without_a_readable_contract(keep: Keep, tmp_path: Path, contract: object) -> None:
+    keep(a_record("a"), contract=contract)
+    with pytest.raises(StoreProblem, match="no readable contract"):
+        read(tmp_path)
