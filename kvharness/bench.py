@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from kvharness.cell import Group
     from kvharness.item import Item
-    from kvharness.record import Record
     from kvharness.registry import LoadedPolicy
 
 PROPERTY = "kvharness"
@@ -55,7 +54,6 @@ class Bench:
         self.broken: dict[str, PolicyProblem] = {}
         self.outcomes: dict[Group, GroupOutcome] = {}
         self.cells: dict[Group, list[Cell]] = {}
-        self.records: list[Record] = []
         self._keys: set[str] = set()
         self._runner: Runner | None = None
         self._loaded = False

@@ -61,6 +61,17 @@ class Failure:
     reason: str
 
 
+class TamperedError(Exception):
+    """A policy wrote into the tensors of its view, which other policies see as well."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"policy {policy!r}: it changed the tensors of its view in place; they are shared, so "
+            f"work on a copy (tensor.clone())"
+        )
+        self.policy = policy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What a group is run with; ``score_name`` is the suite's headline metric."""
@@ -97,8 +108,7 @@ def run_item(setup: Setup, item: Item, tasks: Sequence[Task]) -> Iterator[Record
     parts: dict[str, list[Scored]] = defaultdict(list)
     failures: dict[str, Failure] = {}
     for one in _passes(item, setup.contract):
-        left = [task for task in tasks if task.key not in failures]
-        for task, result in _run_pass(setup, item, one, left):
+        for task, result in _run_untampered(setup, item, one, tasks, failures):
             if isinstance(result, Failure):
                 failures[task.key] = result
             else:
@@ -109,6 +119,24 @@ def run_item(setup: Setup, item: Item, tasks: Sequence[Task]) -> Iterator[Record
         else:
             name = setup.score_name
             yield merge_record(task.cell, task.key, item, parts[task.key], score_name=name)
+
+
+def _run_untampered(
+    setup: Setup,
+    item: Item,
+    one: _Pass,
+    tasks: Sequence[Task],
+    failures: dict[str, Failure],
+) -> list[tuple[Task, Scored | Failure]]:
+    """Run a pass, and run it again without a policy that spoiled the others' tensors."""
+    while True:
+        left = [task for task in tasks if task.key not in failures]
+        try:
+            return list(_run_pass(setup, item, one, left))
+        except TamperedError as problem:
+            for task in left:
+                if task.policy.slug == problem.policy:
+                    failures[task.key] = Failure(cell=task.cell, reason=str(problem))
 
 
 def _passes(item: Item, contract: Contract) -> list[_Pass]:
@@ -190,7 +218,8 @@ class _Selector:
         with _named(cell.policy), torch.no_grad():
             scores, scoring = self._score(task)
             start = clock()
-            mask = select_entries(policy, scores, budget, protection, cell.policy)
+            # A copy: a policy may work on its scores in place, other retentions need them too.
+            mask = select_entries(policy, scores.clone(), budget, protection, cell.policy)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
         return _Choice(task=task, kept=kept, seconds=scoring + clock() - start)
@@ -201,9 +230,23 @@ class _Selector:
             start = clock()
             words = (str(task.cell.seed), self._item.digest, slug)
             view = self._trace.for_policy(task.policy.policy.needs, words)
+            before = _versions(self._trace)
             scores = score_tokens(task.policy.policy, view, name=slug)
+            if _versions(self._trace) != before:
+                raise TamperedError(slug)
             self._scores[slug] = (scores, clock() - start)
         return self._scores[slug]
+
+
+def _versions(trace: Trace) -> list[int]:
+    """Torch's counters of in-place changes to the tensors that policies see."""
+    tensors = (
+        tensor
+        for layer in trace.layers
+        for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums, layer.future)
+        if tensor is not None
+    )
+    return [tensor._version for tensor in tensors]  # noqa: SLF001 - torch has no public name
 
 
 @contextmanager
@@ -211,7 +254,7 @@ def _named(policy: str) -> Iterator[None]:
     """Turn whatever a policy raises into a problem that carries its name."""
     try:
         yield
-    except KvharnessError:
+    except (KvharnessError, TamperedError):
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

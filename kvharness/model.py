@@ -112,8 +112,8 @@ def find_model(name: str, *, say: Callable[[str], None] = print) -> ModelSource:
         return _embedded(EMBEDDED[name], say)
     path = Path(name).expanduser()
     if path.exists():
-        return _local(name, path)
-    return _local(name, _from_hub(name))
+        return _local(name, path, shown=path.resolve().name)
+    return _local(name, _from_hub(name), shown=name)
 
 
 def _embedded(model: EmbeddedModel, say: Callable[[str], None]) -> ModelSource:
@@ -154,7 +154,7 @@ def _convert(weights: Path, path: Path) -> None:
     Path(work).rename(path)
 
 
-def _local(name: str, path: Path) -> ModelSource:
+def _local(name: str, path: Path, *, shown: str) -> ModelSource:
     if not (path / "config.json").is_file():
         raise ModelProblem(
             f"--kv-model {name!r}: {path} holds no config.json; expected a directory written by "
@@ -165,7 +165,7 @@ def _local(name: str, path: Path) -> ModelSource:
     for file in sorted(path.iterdir()):
         if file.is_file() and file.suffix in wanted:
             total.update(f"{file.name}\0{_file_digest(file)}\0".encode())
-    return ModelSource(name=path.name or name, path=path, digest=total.hexdigest()[:16])
+    return ModelSource(name=shown, path=path, digest=total.hexdigest()[:16])
 
 
 def _from_hub(name: str) -> Path:

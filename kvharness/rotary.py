@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-#: Frequencies of these types depend on the sequence length, so keys cannot be moved afterwards.
-#: Relative; bfloat16 misses by 0.02 after 30 layers, keys that turn otherwise by 0.5 and more.
+#: How far moved keys may be from the model's own, relative to their norm. Measured on the
+#: embedded model in bfloat16: at most 0.013 when moved, at least 0.35 when left in place.
 _TOLERANCE = 0.1
+#: Frequencies of these types depend on the sequence length, so keys cannot be moved afterwards.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 

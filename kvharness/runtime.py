@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -200,17 +201,26 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device)
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source.path), dtype=dtype)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        # Any: transformers types neither the pair nor `to` in a way that mypy can follow.
+        loader: Any = AutoModelForCausalLM
+        model, loading = loader.from_pretrained(
+            str(source.path), dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelProblem(f"the model in {source.path} cannot be loaded: {reason}") from error
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    # Typed as nn.Module: transformers' own annotation of `to` confuses mypy.
-    module: torch.nn.Module = model
-    module.to(device).eval()
-    return model
+    if loading["missing_keys"]:
+        # transformers would draw them at random, another model in every run.
+        first = min(loading["missing_keys"])
+        count = len(loading["missing_keys"])
+        raise ModelProblem(
+            f"the weights in {source.path} lack {count} tensors of the model, such as {first}"
+        )
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
 
 
 def check_window(source: ModelSource, tokens: int) -> None:

@@ -34,7 +34,7 @@ def record(item: int, *, policy: str = "snapkv", score: float = 0.5) -> Record:
         retention=None if policy in {"full", "floor"} else "0.5",
         seed=0,
         item=f"qa-s0-{item:02d}",
-        item_digest="x",
+        item_digest=f"x{item}",
         variant="facts",
         score=score,
         score_name="exact",
