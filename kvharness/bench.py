@@ -15,6 +15,7 @@ from kvharness.contract import Anchor
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.items.novelty import distinct_share
 from kvharness.parallel import in_shard, pin_worker
+from kvharness.plugin import PROPERTY
 from kvharness.replay import Replay
 from kvharness.result import CellResult
 from kvharness.runner import GroupOutcome, Runner
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from kvharness.cell import Group
     from kvharness.item import Item
     from kvharness.registry import LoadedPolicy
-
-PROPERTY = "kvharness"
 
 
 class Bench:
@@ -223,6 +222,8 @@ class Bench:
             self._runner.close()
         if self.is_worker or self.collect_only:
             return
+        if self._keys:
+            self._load_policies()
         for problem in self.broken.values():
             _report_broken(session, problem)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kvharness.result import CellResult
 
 FIXTURE = "kv_result"
+#: The user property under which a test tells which records it looked at.
+PROPERTY = "kvharness"
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
 PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
 
@@ -116,6 +118,16 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     if bench is not None:
         bench.before_loop()
     outcome = yield
+    bench = session.config.stash.get(BENCH, None)
     if bench is not None:
         bench.after_loop(session)
     return outcome
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Join in late where xdist workers found cells in a folder that nobody looked into."""
+    node = getattr(report, "node", None)
+    if node is None or BENCH in node.config.stash:
+        return
+    if any(name == PROPERTY for name, _ in report.user_properties):
+        _bench(node.config).pytest_runtest_logreport(report)

@@ -82,8 +82,9 @@ def installed() -> dict[str, Installed]:
 
 
 def _installed(entry: importlib.metadata.EntryPoint) -> Installed:
-    distribution = entry.dist.name if entry.dist else "unknown"
-    version = entry.dist.version if entry.dist else "0"
+    # A broken installation has metadata without a name or version.
+    distribution = (entry.dist.name if entry.dist else None) or "unknown"
+    version = (entry.dist.version if entry.dist else None) or "0"
     if not _NAME.fullmatch(entry.name):
         raise UsageProblem(
             f"{distribution} {version} offers a policy named {entry.name!r}; a name is made of "

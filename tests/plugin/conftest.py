@@ -84,7 +84,8 @@ class Lab:
             patch.chdir(self.folder)
             patch.syspath_prepend(self.site)
             try:
-                code = pytest.main(list(arguments))
+                # It collects garbage five times at its end, half a second where torch is loaded.
+                code = pytest.main(["-pno:unraisableexception", *arguments])
             finally:
                 self._forget()
         lines = out.getvalue().splitlines(), err.getvalue().splitlines()

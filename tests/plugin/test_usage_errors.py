@@ -54,9 +54,7 @@ def test_an_unknown_policy_is_answered_with_the_near_match_and_what_is_installed
     assert "'nosuch'" in refusal(place, "--policy=snapkv,random(nosuch)")
 
 
-@pytest.mark.parametrize(
-    "policy", ["", "snapkv,", "snapkv(", "snapkv(window=1,window=2)", "(snapkv)", "snapkv)(", "a b"]
-)
+@pytest.mark.parametrize("policy", ["", "snapkv(", "snapkv(window=1,window=2)"])
 def test_a_policy_that_cannot_be_read(place: Lab, policy: str) -> None:
     assert f"--policy {policy!r}: expected names such as" in refusal(place, f"--policy={policy}")
 
@@ -66,7 +64,7 @@ def test_two_policies_with_the_same_test_ids(place: Lab) -> None:
     assert "snapkv(window=8) and snapkv(window='8') have the same test ids" in text
 
 
-@pytest.mark.parametrize("retention", ["", "0", "0.0", "1.1", "-0.5", "10%", "nan", "1/0", "1e-1"])
+@pytest.mark.parametrize("retention", ["", "0", "1.1", "nan"])
 def test_a_retention_outside_its_range(place: Lab, retention: str) -> None:
     text = refusal(place, f"--retention=0.25,{retention}")
     assert f"--retention {retention!r}: expected a fraction in (0, 1]" in text
@@ -88,13 +86,14 @@ def test_a_context_beyond_the_models_window(place: Lab) -> None:
     assert "--kv-context 2049: tiny was made for at most 2048 tokens" in text
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b", "1/2/3", "-1/2", "1.0/2"])
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "a/b"])
 def test_a_bad_shard(place: Lab, shard: str) -> None:
     assert f"--kv-shard {shard!r}: expected I/N" in refusal(place, f"--kv-shard={shard}")
 
 
-@pytest.mark.parametrize("option", ["--kv-seeds", "--kv-items", "--kv-context"])
-@pytest.mark.parametrize("count", ["0", "-1", "two", "1.5", "1e3", "99999999999", "٣"])
+@pytest.mark.parametrize(
+    ("option", "count"), [("--kv-seeds", "0"), ("--kv-items", "two"), ("--kv-context", "-1")]
+)
 def test_a_bad_count(place: Lab, option: str, count: str) -> None:
     assert f"{option} {count!r}: expected a whole number from 1" in refusal(
         place, f"{option}={count}"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.conftest import WHOLE, Finished, stable
+from tests.plugin.conftest import DEFAULTS, INI, WHOLE, Finished, finish, stable
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Lab, MakeLab
@@ -66,11 +66,15 @@ def test_the_summary_is_printed_once(spread: Finished, whole: Finished) -> None:
 
 @pytest.fixture(scope="module")
 def crashed(make_lab: MakeLab) -> Finished:
+    """No option and no file at the top says that there are cells: only the worker finds them."""
     lab = make_lab()
     lab.install("crash-kv", {"crash": "crash_kv:Crash"}, crash_kv=CRASH)
     lab.install("broken-kv", {"broken": "no_such_module:Policy"}, version="0.3")
-    policies = "--policy=snapkv,crash,broken"
-    return Finished(lab, lab.spawn(policies, "-n2", "--max-worker-restart=0"))
+    settings = {**DEFAULTS, "--kv-model": lab.model, "--policy": "snapkv crash broken"}
+    rows = (f"{flag.lstrip('-').replace('-', '_')} = {text}" for flag, text in settings.items())
+    (lab.folder / "pytest.ini").write_text(INI + "\n".join(rows))
+    command = ("-pno:hypothesispytest", "-n1", "--max-worker-restart=0", ".", "-kneedle")
+    return Finished(lab, finish(lab.start(*command)))
 
 
 def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
@@ -80,9 +84,10 @@ def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
     assert crashed.result.parseoutcomes()["passed"] == 5, "the other group is done"
 
 
-def test_what_was_done_before_a_crash_is_kept(crashed: Finished) -> None:
+def test_what_was_done_before_a_crash_is_shown_and_kept(crashed: Finished) -> None:
+    assert sum(line.strip("=") == " kvharness " for line in crashed.result.outlines) == 1
     assert {record.seed for record in crashed.lab.records()} == {0}
-    result = crashed.lab.run("--policy=snapkv")
+    result = crashed.lab.run()
     result.assert_outcomes(passed=8)
     result.stdout.fnmatch_lines(["8 records computed, 8 reused; *"])
 
