@@ -54,8 +54,14 @@ _ENDINGS = [
 
 
 def places(rng: random.Random, count: int) -> list[str]:
-    """Invented place names; no two begin alike, so none is a part of another."""
-    return [opening + rng.choice(_ENDINGS) for opening in rng.sample(_OPENINGS, count)]
+    """Invented place names; no two begin alike, and no two of up to 15 end alike.
+
+    A small model takes "Corwick" for "Norwick", which would measure the model, not its cache.
+    """
+    rounds = -(-count // len(_ENDINGS))
+    ends = [end for _ in range(rounds) for end in rng.sample(_ENDINGS, len(_ENDINGS))]
+    starts = rng.sample(_OPENINGS, count)
+    return [start + end for start, end in zip(starts, ends, strict=False)]
 
 
 def numbers(rng: random.Random, count: int, *, digits: int) -> list[str]:

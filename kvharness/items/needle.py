@@ -35,7 +35,7 @@ _THINGS = [
     "pumping station",
     "record office",
 ]
-_DISTRACTORS = 3
+_DISTRACTORS = 2
 
 
 class Variant(StrEnum):

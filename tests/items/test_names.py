@@ -21,6 +21,13 @@ def test_no_place_is_part_of_another(seed: int, count: int) -> None:
     assert not any(one in other for one, other in permutations(names, 2))
 
 
+@given(SEEDS, st.integers(1, len(_ENDINGS)))
+def test_no_two_places_end_alike(seed: int, count: int) -> None:
+    names = places(Random(seed), count)
+    ends = {next(end for end in _ENDINGS if name.endswith(end)) for name in names}
+    assert len(ends) == count
+
+
 def test_there_are_no_more_places_than_openings() -> None:
     with pytest.raises(ValueError, match="larger than population"):
         places(Random(0), MOST + 1)
