@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kvharness.errors import PolicyProblem
 from kvharness.key import record_key, shared_key
 from kvharness.model import describe, find_model
+from kvharness.outcome import GroupOutcome
 from kvharness.prompt import Encoder
-from kvharness.store import SCHEMA, Header, Store, Writer, check_writable, group_lock
+from kvharness.shelf import Shelf
+from kvharness.store import SCHEMA, Header, Store, check_writable, group_lock
 from kvharness.suite import SUITES
+from kvharness.supply import is_generated, items_of, longest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,29 +22,9 @@ if TYPE_CHECKING:
     from kvharness.engine import Task
     from kvharness.item import Item
     from kvharness.model import ModelSource
-    from kvharness.record import Record
     from kvharness.registry import LoadedPolicy
     from kvharness.runtime import Runtime
     from kvharness.settings import Settings
-
-
-@dataclass(slots=True, kw_only=True)
-class GroupOutcome:
-    """What became of a group's cells; ``records`` holds one list for each cell name.
-
-    ``refused`` says why nothing could be run at all.
-    """
-
-    items: int = 0
-    refused: str = ""
-    records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    failures: dict[str, str] = field(default_factory=dict)
-    reused: int = 0
-    computed: int = 0
-
-    def failure(self, cell: Cell) -> str:
-        """Why a cell has no result; empty where it has one."""
-        return self.refused or self.failures.get(cell.name, "")
 
 
 class Runner:
@@ -70,9 +51,7 @@ class Runner:
         #: Contexts of the generated items so far, to tell how much they repeat.
         self.generated: list[tuple[int, ...]] = []
         self._progress = progress or (lambda items, _: items)
-        self._seen_files: dict[str, int] = {}
-        self._stored = Store(by_key={}, headers=(), warnings=())
-        self._warned: set[str] = set()
+        self._shelf = Shelf(settings.store, fresh=settings.fresh, header=self._header, say=say)
 
     def check(self) -> None:
         """Find what is wrong before anything is computed.
@@ -129,26 +108,21 @@ class Runner:
             schema=SCHEMA,
         )
 
-    @cached_property
-    def writer(self) -> Writer:
+    def _header(self) -> Header:
         settings = self.settings
-        return Writer(
-            settings.store,
-            Header.create(
-                {
-                    **self.shared,
-                    "model": {**describe(self.source), **dict(self.shared["model"])},  # type: ignore[call-overload]
-                    "seeds": settings.seeds,
-                    "items": settings.items,
-                    "data": dict(settings.data),
-                    "policies": {slug: p.identity() for slug, p in self.policies.items()},
-                }
-            ),
+        return Header.create(
+            {
+                **self.shared,
+                "model": {**describe(self.source), **dict(self.shared["model"])},  # type: ignore[call-overload]
+                "seeds": settings.seeds,
+                "items": settings.items,
+                "data": dict(settings.data),
+                "policies": {slug: p.identity() for slug, p in self.policies.items()},
+            }
         )
 
     def close(self) -> None:
-        if "writer" in self.__dict__:
-            self.writer.close()
+        self._shelf.close()
 
     def run(self, group: Group, cells: Sequence[Cell]) -> GroupOutcome:
         """Records of a group's cells, from the store or computed now.
@@ -156,26 +130,32 @@ class Runner:
         Only one process computes a group at a time; another one waits and reuses.
         """
         items = self._items(group)
-        if group.suite not in dict(self.settings.data):
+        if is_generated(group.suite, self.settings):
             self.generated += [item.context for item in items]
         outcome = GroupOutcome(items=len(items))
         with group_lock(self.settings.store, str(group)):
-            stored = self._read_store()
-            waiting: list[tuple[Item, list[Task]]] = []
-            for item in items:
-                tasks = [self._task(cell, item) for cell in cells]
-                missing = [task for task in tasks if task.key not in stored.by_key]
-                for task in tasks:
-                    if task.key in stored.by_key:
-                        record = stored.by_key[task.key].record
-                        outcome.records[task.cell.name].append(record)
-                        outcome.reused += 1
-                if missing:
-                    waiting.append((item, missing))
+            waiting = self._reuse(items, cells, outcome)
             if waiting:
                 self._compute(group, waiting, outcome)
         self._in_item_order(items, outcome)
         return outcome
+
+    def _reuse(
+        self, items: Sequence[Item], cells: Sequence[Cell], outcome: GroupOutcome
+    ) -> list[tuple[Item, list[Task]]]:
+        """Take what the store has, and say what is left to compute."""
+        stored = self._shelf.find()
+        waiting: list[tuple[Item, list[Task]]] = []
+        for item in items:
+            tasks = [self._task(cell, item) for cell in cells]
+            missing = [task for task in tasks if task.key not in stored]
+            for task in tasks:
+                if task.key in stored:
+                    outcome.records[task.cell.name].append(stored[task.key].record)
+                    outcome.reused += 1
+            if missing:
+                waiting.append((item, missing))
+        return waiting
 
     def _compute(
         self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
@@ -201,7 +181,7 @@ class Runner:
                 if isinstance(result, Failure):
                     outcome.failures[result.cell.name] = f"{item.name}: {result.reason}"
                     continue
-                self.writer.append(result)
+                self._shelf.put(result)
                 outcome.records[next(t for t in tasks if t.key == result.key).cell.name].append(
                     result
                 )
@@ -231,54 +211,11 @@ class Runner:
         return Task(cell=cell, policy=policy, key=key)
 
     def _items(self, group: Group) -> list[Item]:
-        settings = self.settings
-        sources = dict(settings.data)
-        if group.suite in sources:
-            from kvharness.real_data import load_items  # noqa: PLC0415 - datasets is slow
-
-            items = load_items(
-                sources[group.suite],
-                suite=group.suite,
-                encoder=self.encoder,
-                context=settings.contract.context,
-                seed=group.seed,
-                count=settings.items,
-            )
-        else:
-            items = SUITES[group.suite].draw(
-                self.encoder,
-                context=settings.contract.context,
-                seed=group.seed,
-                count=settings.items,
-                haystack=settings.haystack,
-            )
-        self._check_lengths(items)
-        return items
-
-    def _check_lengths(self, items: Sequence[Item]) -> None:
         from kvharness.runtime import check_window  # noqa: PLC0415 - torch
 
-        longest = max(
-            len(item.context) + len(q.question) + len(q.tail) + max(len(q.answer), q.max_new_tokens)
-            for item in items
-            for q in item.questions
-        )
-        check_window(self.source, longest)
-
-    def _read_store(self) -> Store:
-        """The store, read again only when another process has written to it."""
-        if self.settings.fresh:
-            return self._stored
-        directory = self.settings.store
-        sizes = {path.name: path.stat().st_size for path in sorted(directory.glob("*.jsonl"))}
-        if sizes != self._seen_files:
-            self._stored = Store.read(directory)
-            self._seen_files = sizes
-            for warning in self._stored.warnings:
-                if warning not in self._warned:
-                    self._warned.add(warning)
-                    self._say(f"store: {warning}")
-        return self._stored
+        items = items_of(group, self.settings, self.encoder)
+        check_window(self.source, longest(items))
+        return items
 
     def _in_item_order(self, items: Sequence[Item], outcome: GroupOutcome) -> None:
         order = {item.name: number for number, item in enumerate(items)}

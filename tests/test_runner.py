@@ -14,7 +14,7 @@ from kvharness.contract import Contract
 from kvharness.errors import KvharnessError, ModelProblem, StoreProblem, UsageProblem
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import LoadedPolicy
-from kvharness.runner import GroupOutcome, Runner
+from kvharness.runner import Runner
 from kvharness.settings import Settings
 from kvharness.spec import PolicySpec
 from kvharness.store import Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvharness.item import Item
+    from kvharness.outcome import GroupOutcome
     from kvharness.policy import View
 
 GROUP = Group("needle", 0)
@@ -203,11 +204,6 @@ def test_a_policy_gets_ready_once_for_a_model_and_seed(start: Start) -> None:
     calls: list[tuple[str, int]] = []
     assert run(start(more={"ready": Ready()}), "ready").computed == 2
     assert calls == [("LlamaForCausalLM", 0)]
-
-
-def test_what_refuses_a_group_refuses_each_of_its_cells() -> None:
-    outcome = GroupOutcome(refused="no data")
-    assert [outcome.failure(cell) for cell in cells()] == ["no data"] * 3
 
 
 # -- checks before the first group ----------------------------------------------------------------

@@ -1,0 +1,41 @@
+"""From collected tests to the cells and groups of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvharness.cell import Cell
+from kvharness.parallel import in_shard
+from kvharness.suite import SUITES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pytest
+
+    from kvharness.cell import Group
+    from kvharness.settings import Settings
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that a test runs, or None."""
+    callspec = getattr(item, "callspec", None)
+    cell = callspec.params.get("kv_result") if callspec is not None else None
+    return cell if isinstance(cell, Cell) else None
+
+
+def grouped(items: Iterable[pytest.Item]) -> dict[Group, list[Cell]]:
+    """The cells of tests by group; two tests may look at the same cell, which is computed once."""
+    groups: dict[Group, list[Cell]] = {}
+    for cell in dict.fromkeys(map(cell_of, items)):
+        if cell is not None:
+            groups.setdefault(cell.group, []).append(cell)
+    return groups
+
+
+def left_out(items: Iterable[pytest.Item], settings: Settings) -> list[pytest.Item]:
+    """Tests of other shards, and of the harder suites unless they were asked for."""
+    cells = [(item, cell) for item in items if (cell := cell_of(item)) is not None]
+    wanted = {cell.group for _, cell in cells if settings.hard or not SUITES[cell.suite].hard}
+    mine = {group for group in wanted if in_shard(group, list(wanted), settings.shard)}
+    return [item for item, cell in cells if cell.group not in mine]

@@ -1,0 +1,58 @@
+"""The policies of a run: the anchors, then those that were asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvharness import registry
+from kvharness.contract import Anchor
+from kvharness.errors import PolicyProblem
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kvharness.registry import Installed, LoadedPolicy
+
+
+class Lineup:
+    """Policies by slug; they are imported by `load`, not before.
+
+    Args:
+        specs: of the policies, in the order of the cells.
+        known: installed policies by name.
+    """
+
+    def __init__(self, specs: Sequence[PolicySpec], known: Mapping[str, Installed]) -> None:
+        self.specs = list(specs)
+        self.known = known
+        self.policies: dict[str, LoadedPolicy] = {}
+        self.broken: dict[str, PolicyProblem] = {}
+
+    @classmethod
+    def of(cls, chosen: Sequence[str]) -> Lineup:
+        """The anchors beside what is given to ``--policy``, or every installed policy.
+
+        Raises:
+            UsageProblem: one of them is not installed.
+        """
+        known = registry.installed()
+        given = registry.resolve(chosen, known)
+        anchors = [PolicySpec(name=name.value) for name in Anchor if name.value in known]
+        others = [spec for spec in given if spec.slug not in {a.slug for a in anchors}]
+        return cls([*anchors, *others], known)
+
+    @property
+    def slugs(self) -> list[str]:
+        """Of all that are not known to be broken."""
+        return [spec.slug for spec in self.specs if str(spec) not in self.broken]
+
+    def load(self) -> None:
+        """Import what has not been tried yet."""
+        for spec in self.specs:
+            if spec.slug in self.policies or str(spec) in self.broken:
+                continue
+            try:
+                self.policies[spec.slug] = registry.load(spec, self.known)
+            except PolicyProblem as problem:
+                self.broken[str(spec)] = problem

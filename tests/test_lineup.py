@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness.errors import UsageProblem
+from kvharness.lineup import Lineup
+from kvharness.registry import GROUP, Installed
+from kvharness.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from kvharness.registry import LoadedPolicy
+
+
+def installed(name: str, target: str) -> Installed:
+    entry = EntryPoint(name, target, GROUP)
+    return Installed(name=name, distribution="mine-kv", version="1.0", entry_point=entry)
+
+
+def test_anchors_come_first_and_once() -> None:
+    lineup = Lineup.of(["snapkv,floor,tova"])
+    assert lineup.slugs == ["full", "floor", "oracle", "snapkv", "tova"]
+
+
+def test_without_a_choice_it_is_every_installed_policy() -> None:
+    lineup = Lineup.of([])
+    assert sorted(lineup.slugs) == sorted(lineup.known)
+
+
+def test_what_is_not_installed_is_refused() -> None:
+    with pytest.raises(UsageProblem, match="nosuch"):
+        Lineup.of(["nosuch"])
+
+
+def test_a_broken_policy_leaves_the_others_in_their_order() -> None:
+    known = {
+        "broken": installed("broken", "no_such_module:Policy"),
+        "random": installed("random", "kvharness_policies.chance:Random"),
+    }
+    lineup = Lineup([PolicySpec(name=name) for name in known], known)
+    assert lineup.slugs == ["broken", "random"]
+    lineup.load()
+    assert lineup.slugs == ["random"]
+    assert list(lineup.policies) == ["random"]
+    assert list(lineup.broken) == ["broken"]
+
+
+def test_a_policy_is_loaded_once() -> None:
+    lineup = Lineup.of(["snapkv"])
+    lineup.load()
+    before: dict[str, LoadedPolicy] = dict(lineup.policies)
+    lineup.load()
+    assert all(lineup.policies[slug] is policy for slug, policy in before.items())
