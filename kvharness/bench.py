@@ -10,7 +10,6 @@ import pytest
 from kvharness.cell import cells_of
 from kvharness.collection import cell_of, grouped, left_out
 from kvharness.errors import KvharnessError, PolicyProblem
-from kvharness.items.novelty import distinct_share
 from kvharness.lineup import Lineup
 from kvharness.outcome import GroupOutcome
 from kvharness.parallel import pin_worker
@@ -21,9 +20,10 @@ from kvharness.runner import Runner
 from kvharness.screen import Screen, tables
 from kvharness.settings import Settings
 from kvharness.suite import SUITES
+from kvharness.tally import Tallies, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from kvharness.cell import Cell, Group
 
@@ -49,6 +49,7 @@ class Bench:
         self.outcomes: dict[Group, GroupOutcome] = {}
         self.cells: dict[Group, list[Cell]] = {}
         self._keys: set[str] = set()
+        self._tallies = Tallies()
         self._runner: Runner | None = None
 
     @property
@@ -166,6 +167,7 @@ class Bench:
     def result(self, request: pytest.FixtureRequest) -> CellResult:
         """What the fixture `kv_result` gives."""
         cell: Cell = request.param
+        tally = None
         if self.replay is not None:
             records = self.replay.records(cell)
             expected = self.replay.items(cell.group)
@@ -174,8 +176,10 @@ class Bench:
             records, expected = outcome.records[cell.name], outcome.items
             if outcome.failure(cell):
                 records = []
+            tally = Tally.of(cell.group, outcome).as_dict()
         keys = [record.key for record in records]
-        request.node.user_properties.append((PROPERTY, {"cell": cell.name, "keys": keys}))
+        told = {"cell": cell.name, "keys": keys, "tally": tally}
+        request.node.user_properties.append((PROPERTY, told))
         contract = self.replay.contract if self.replay else self.settings.contract
         return CellResult(cell=cell, contract=contract, records=tuple(records), expected=expected)
 
@@ -187,6 +191,8 @@ class Bench:
         for name, value in report.user_properties:
             if name == PROPERTY and isinstance(value, dict):
                 self._keys.update(value["keys"])
+                if value["tally"] is not None:
+                    self._tallies.add(Tally.from_dict(value["tally"]))
 
     def after_loop(self, session: pytest.Session) -> None:
         if self._runner is not None:
@@ -204,18 +210,8 @@ class Bench:
         terminalreporter.section("kvharness")
         for line in tables(self.settings.replay or self.settings.store, self._keys):
             terminalreporter.write_line(line)
-        for line in self._of_this_run():
+        for line in self._tallies.lines(self.settings.store):
             terminalreporter.write_line(line)
-
-    def _of_this_run(self) -> Iterator[str]:
-        """What no store knows."""
-        if self._runner is not None and self._runner.generated:
-            share = distinct_share(self._runner.generated)
-            yield f"{share:.1%} of the 50-token windows of the generated contexts are distinct"
-        outcomes = self.outcomes.values()
-        if outcomes:
-            computed, reused = sum(o.computed for o in outcomes), sum(o.reused for o in outcomes)
-            yield f"{computed} records computed, {reused} reused; store: {self.settings.store}"
 
 
 def _report_broken(session: pytest.Session, problem: PolicyProblem) -> None:

@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kvharness.items.novelty import Novelty
+
 if TYPE_CHECKING:
     from kvharness.cell import Cell
     from kvharness.record import Record
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 class GroupOutcome:
     """What became of a group's cells; ``records`` holds one list for each cell name.
 
-    ``refused`` says why nothing could be run at all.
+    ``refused`` says why nothing could be run at all; ``novelty`` is that of generated contexts.
     """
 
     items: int = 0
@@ -24,6 +26,7 @@ class GroupOutcome:
     failures: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
+    novelty: Novelty = field(default_factory=Novelty)
 
     def failure(self, cell: Cell) -> str:
         """Why a cell has no result; empty where it has one."""

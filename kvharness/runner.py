@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kvharness.errors import PolicyProblem
+from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
 from kvharness.model import describe, find_model
 from kvharness.outcome import GroupOutcome
@@ -48,8 +49,6 @@ class Runner:
         self.settings = settings
         self.policies = policies
         self._say = say
-        #: Contexts of the generated items so far, to tell how much they repeat.
-        self.generated: list[tuple[int, ...]] = []
         self._progress = progress or (lambda items, _: items)
         self._shelf = Shelf(settings.store, fresh=settings.fresh, header=self._header, say=say)
 
@@ -130,9 +129,9 @@ class Runner:
         Only one process computes a group at a time; another one waits and reuses.
         """
         items = self._items(group)
-        if is_generated(group.suite, self.settings):
-            self.generated += [item.context for item in items]
         outcome = GroupOutcome(items=len(items))
+        if is_generated(group.suite, self.settings):
+            outcome.novelty = Novelty.of(item.context for item in items)
         with group_lock(self.settings.store, str(group)):
             waiting = self._reuse(items, cells, outcome)
             if waiting:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kvharness.errors import DataProblem
 from kvharness.items.filler import Filler, essays, grammar, read_sentences, split_sentences
-from kvharness.items.novelty import distinct_share
+from kvharness.items.novelty import Novelty
 from kvharness.prompt import Encoder
 from kvharness.suite import SUITES
 
@@ -150,27 +150,4 @@ def test_filler_hardly_repeats_in_a_run(tokenizer: PreTrainedTokenizerFast) -> N
         for name in ("needle", "qa", "summarization")
         for item in SUITES[name].draw(encoder, context=1024, seed=0, count=12, haystack=None)
     ]
-    assert distinct_share(contexts) >= 0.95
-
-
-def test_the_distinct_share_counts_windows() -> None:
-    assert distinct_share([[1, 2, 3, 4]], window=2) == 1
-    assert distinct_share([[1, 2, 3], [1, 2, 4]], window=2) == 3 / 4
-    assert distinct_share([[7] * 10], window=1) == 1 / 10
-    assert distinct_share([range(100)] * 4) == 1 / 4
-
-
-def test_the_distinct_share_of_contexts_without_a_window() -> None:
-    assert distinct_share([range(49), []]) == 1
-    assert distinct_share([]) == 1
-
-
-@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=5), st.integers(1, 5))
-def test_the_distinct_share_is_that_of_the_windows(contexts: list[list[int]], window: int) -> None:
-    windows = [
-        tuple(part[start : start + window])
-        for part in contexts
-        for start in range(max(0, len(part) - window + 1))
-    ]
-    expected = len(set(windows)) / len(windows) if windows else 1
-    assert distinct_share(contexts, window=window) == expected
+    assert Novelty.of(contexts).share >= 0.95

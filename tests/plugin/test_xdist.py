@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +65,16 @@ def test_the_summary_is_printed_once(spread: Finished, whole: Finished) -> None:
     assert [line for line in spread.result.outlines if "±" in line] == numbers
 
 
+def test_what_only_workers_know_is_printed_as_by_one_process(
+    spread: Finished, whole: Finished
+) -> None:
+    told = [line for line in whole.result.outlines if re.search("windows|records computed", line)]
+    assert len(told) == 2
+    assert told[1].startswith("32 records computed, 0 reused; store: ")
+    there = "\n".join(told).replace(str(whole.lab.folder), str(spread.lab.folder))
+    assert there in "\n".join(spread.result.outlines)
+
+
 @pytest.fixture(scope="module")
 def crashed(make_lab: MakeLab) -> Finished:
     """No option and no file at the top says that there are cells: only the worker finds them."""
@@ -87,6 +98,7 @@ def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
 def test_what_was_done_before_a_crash_is_shown_and_kept(crashed: Finished) -> None:
     assert sum(line.strip("=") == " kvharness " for line in crashed.result.outlines) == 1
     assert {record.seed for record in crashed.lab.records()} == {0}
+    crashed.result.stdout.fnmatch_lines(["10 records computed, 0 reused; *"])
     result = crashed.lab.run()
     result.assert_outcomes(passed=8)
     result.stdout.fnmatch_lines(["8 records computed, 8 reused; *"])
