@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from kvharness.items.novelty import Novelty
 
 
@@ -19,3 +22,14 @@ def test_a_sum_looks_at_each_part_on_its_own() -> None:
     once = Novelty.of([range(100)])
     assert (once + once).share == 1
     assert once + Novelty.of([range(60)] * 2) == Novelty(51 + 22, 51 + 11)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=5), st.integers(1, 5))
+def test_the_share_is_that_of_the_windows(contexts: list[list[int]], window: int) -> None:
+    windows = [
+        tuple(part[start : start + window])
+        for part in contexts
+        for start in range(max(0, len(part) - window + 1))
+    ]
+    expected = len(set(windows)) / len(windows) if windows else 1
+    assert Novelty.of(contexts, window=window).share == expected
