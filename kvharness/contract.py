@@ -10,7 +10,7 @@ from fractions import Fraction
 from kvharness.errors import UsageProblem
 
 DEFAULT_RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
-_RETENTION = re.compile(r"\d+(\.\d+)?|\.\d+|\d+/\d+", re.ASCII)
+_RETENTION = re.compile(r"\d+(\.\d+)?|\.\d+|\d+[/_]\d+", re.ASCII)
 _LONGEST_RETENTION = 24
 
 
@@ -95,7 +95,7 @@ class Contract:
 
 
 def parse_retention(text: str) -> Fraction:
-    """Read "0.1" or "1/10" as the exact fraction 1/10.
+    """Read "0.1" or "1/10", or "1_10" as in test ids, as the exact fraction 1/10.
 
     Raises:
         UsageProblem: not a number, or outside (0, 1].
@@ -105,7 +105,7 @@ def parse_retention(text: str) -> Fraction:
     if len(given) > _LONGEST_RETENTION or not _RETENTION.fullmatch(given):
         raise UsageProblem(problem)
     try:
-        value = Fraction(given)
+        value = retention_from_text(given)
     except ZeroDivisionError:
         raise UsageProblem(problem) from None
     if not 0 < value <= 1:

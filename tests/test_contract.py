@@ -86,6 +86,7 @@ def test_what_is_no_retention_is_refused_in_a_line(text: str) -> None:
 def test_retention_text_round_trips(retention: Fraction) -> None:
     text = retention_text(retention)
     assert retention_from_text(text) == retention
+    assert parse_retention(text) == retention, "what ids and tables print can be given"
     # Part of test ids and file names.
     assert re.fullmatch(r"[0-9._]+", text)
 
@@ -96,13 +97,20 @@ def test_retention_text_is_a_decimal_wherever_one_ends(retention: Fraction) -> N
     text = retention_text(retention)
     assert ("_" not in text) == ends
     if ends:
-        assert parse_retention(text) == retention
         assert text == "1" or not text.endswith(("0", "."))
 
 
 @pytest.mark.parametrize(
     ("text", "canonical"),
-    [("0.1", "0.1"), ("1/4", "0.25"), (".50", "0.5"), ("1.00", "1"), ("2/6", "1_3")],
+    [
+        ("0.1", "0.1"),
+        ("1/4", "0.25"),
+        (".50", "0.5"),
+        ("1.00", "1"),
+        ("2/6", "1_3"),
+        ("1_3", "1_3"),
+        ("2_8", "0.25"),
+    ],
 )
 def test_equal_retentions_share_a_text(text: str, canonical: str) -> None:
     assert retention_text(parse_retention(text)) == canonical
