@@ -119,7 +119,7 @@ class Bench:
             return
         try:
             self._load_policies()
-            self.runner.check()
+            self.runner.check(self.cells)
         except KvharnessError as error:
             raise pytest.UsageError(str(error)) from None
 

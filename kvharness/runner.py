@@ -10,11 +10,10 @@ from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
 from kvharness.model import describe, find_model
 from kvharness.outcome import GroupOutcome
-from kvharness.prompt import Encoder
 from kvharness.shelf import Shelf
 from kvharness.store import SCHEMA, Header, Store, check_writable, group_lock
 from kvharness.suite import SUITES
-from kvharness.supply import is_generated, items_of, longest
+from kvharness.supply import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,8 +51,11 @@ class Runner:
         self._progress = progress or (lambda items, _: items)
         self._shelf = Shelf(settings.store, fresh=settings.fresh, header=self._header, say=say)
 
-    def check(self) -> None:
+    def check(self, groups: Iterable[Group] = ()) -> None:
         """Find what is wrong before anything is computed.
+
+        Args:
+            groups: to run, as far as they are known.
 
         Raises:
             KvharnessError: no model, a context beyond its window, or a store that is unwritable.
@@ -64,15 +66,15 @@ class Runner:
         Store.read(self.settings.store)
         resolve_device(self.settings.device)
         check_window(self.source, self.settings.contract.context)
+        self.supply.check(groups)
 
     @cached_property
     def source(self) -> ModelSource:
         return find_model(self.settings.model, say=self._say)
 
     @cached_property
-    def encoder(self) -> Encoder:
-        """The tokenizer alone: a rerun that reuses everything never loads weights."""
-        return Encoder(self.source.tokenizer())
+    def supply(self) -> Supply:
+        return Supply(self.settings, self.source)
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -97,7 +99,7 @@ class Runner:
         return shared_key(
             identity(
                 self.source,
-                self.encoder,
+                self.supply.encoder,
                 device=device.type,
                 dtype=dtype,
                 threads=settings.threads,
@@ -128,9 +130,9 @@ class Runner:
 
         Only one process computes a group at a time; another one waits and reuses.
         """
-        items = self._items(group)
+        items = self.supply.items(group)
         outcome = GroupOutcome(items=len(items))
-        if is_generated(group.suite, self.settings):
+        if self.supply.is_generated(group.suite):
             outcome.novelty = Novelty.of(item.context for item in items)
         with group_lock(self.settings.store, str(group)):
             waiting = self._reuse(items, cells, outcome)
@@ -208,13 +210,6 @@ class Runner:
         policy = self.policies[cell.policy]
         key = record_key(self.shared, policy.identity(), cell, item.digest)
         return Task(cell=cell, policy=policy, key=key)
-
-    def _items(self, group: Group) -> list[Item]:
-        from kvharness.runtime import check_window  # noqa: PLC0415 - torch
-
-        items = items_of(group, self.settings, self.encoder)
-        check_window(self.source, longest(items))
-        return items
 
     def _in_item_order(self, items: Sequence[Item], outcome: GroupOutcome) -> None:
         order = {item.name: number for number, item in enumerate(items)}

@@ -223,15 +223,19 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: torch.device)
     return loaded
 
 
-def check_window(source: ModelSource, tokens: int) -> None:
+def check_window(source: ModelSource, context: int, *, beside: int = 0) -> None:
     """Refuse a context that the model was not made for.
+
+    ``beside`` is what the longest question and answer take, where that is known.
 
     Raises:
         UsageProblem: context, question and answer do not fit the model's window.
     """
     window = source.window()
-    if window is not None and tokens > window:
+    if window is not None and context + beside > window:
+        more = f" and up to {beside} tokens of question and answer" if beside else ""
+        less = f"--kv-context {window - beside} or less" if beside else "a shorter context"
         raise UsageProblem(
-            f"--kv-context {tokens}: {source.name} was made for at most {window} tokens, question "
-            f"and answer included; nothing is truncated here, so choose a shorter context"
+            f"--kv-context {context}{more}: {source.name} was made for at most {window} tokens, "
+            f"question and answer included; nothing is truncated here, so choose {less}"
         )

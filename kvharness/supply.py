@@ -2,52 +2,107 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kvharness.prompt import Encoder
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from kvharness.cell import Group
     from kvharness.item import Item
-    from kvharness.prompt import Encoder
+    from kvharness.model import ModelSource
     from kvharness.settings import Settings
 
-
-def is_generated(suite: str, settings: Settings) -> bool:
-    """Whether a suite makes its own items, which no ``--kv-data`` replaces."""
-    return suite not in dict(settings.data)
+#: The longest generated question and answer take 68 tokens of SmolLM2.
+_FAR = 1024
 
 
-def items_of(group: Group, settings: Settings, encoder: Encoder) -> list[Item]:
-    """All items of a group.
+class Supply:
+    """Draws items that fit a model's window.
 
-    Raises:
-        KvharnessError: data that cannot be read, or a context too short for the suite.
+    Args:
+        settings: of the run.
+        source: of the model.
     """
-    if not is_generated(group.suite, settings):
-        return _real_items(group, settings, encoder)
-    return SUITES[group.suite].draw(
-        encoder,
-        context=settings.contract.context,
-        seed=group.seed,
-        count=settings.items,
-        haystack=settings.haystack,
-    )
 
+    def __init__(self, settings: Settings, source: ModelSource) -> None:
+        self._settings = settings
+        self._source = source
+        self._ahead: dict[Group, list[Item]] = {}
 
-def _real_items(group: Group, settings: Settings, encoder: Encoder) -> list[Item]:
-    from kvharness.real_data import load_items  # noqa: PLC0415 - datasets is slow
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer alone: a rerun that reuses everything never loads weights."""
+        return Encoder(self._source.tokenizer())
 
-    return load_items(
-        dict(settings.data)[group.suite],
-        suite=group.suite,
-        encoder=encoder,
-        context=settings.contract.context,
-        seed=group.seed,
-        count=settings.items,
-    )
+    def is_generated(self, suite: str) -> bool:
+        """Whether a suite makes its own items, which no ``--kv-data`` replaces."""
+        return suite not in dict(self._settings.data)
+
+    def items(self, group: Group) -> list[Item]:
+        """All items of a group.
+
+        Raises:
+            KvharnessError: data that cannot be read, a context too short for the suite, or one
+                that leaves no room for questions and answers in the model's window.
+        """
+        items = self._ahead.pop(group, None) or self._draw(group)
+        self._check_window(items)
+        return items
+
+    def check(self, groups: Iterable[Group]) -> None:
+        """Find before anything is computed that questions do not fit the window.
+
+        Draws the first group of each suite, and only where the window is near. Other problems
+        are left to the group: they are not known of all cells.
+
+        Raises:
+            UsageProblem: they do not fit.
+        """
+        window = self._source.window()
+        if window is None or window - self._settings.contract.context > _FAR:
+            return
+        first = {group.suite: group for group in sorted(groups, key=lambda each: -each.seed)}
+        for group in first.values():
+            if self.is_generated(group.suite):
+                with suppress(Exception):
+                    self._ahead[group] = self._draw(group)
+                self._check_window(self._ahead.get(group, ()))
+
+    def _draw(self, group: Group) -> list[Item]:
+        settings = self._settings
+        if not self.is_generated(group.suite):
+            return self._read(group)
+        return SUITES[group.suite].draw(
+            self.encoder,
+            context=settings.contract.context,
+            seed=group.seed,
+            count=settings.items,
+            haystack=settings.haystack,
+        )
+
+    def _read(self, group: Group) -> list[Item]:
+        from kvharness.real_data import load_items  # noqa: PLC0415 - datasets is slow
+
+        return load_items(
+            dict(self._settings.data)[group.suite],
+            suite=group.suite,
+            encoder=self.encoder,
+            context=self._settings.contract.context,
+            seed=group.seed,
+            count=self._settings.items,
+        )
+
+    def _check_window(self, items: Sequence[Item]) -> None:
+        from kvharness.runtime import check_window  # noqa: PLC0415 - torch
+
+        if items:
+            context = self._settings.contract.context
+            check_window(self._source, context, beside=longest(items) - context)
 
 
 def longest(items: Sequence[Item]) -> int:

@@ -224,6 +224,12 @@ def test_the_window_is_read_from_the_configuration(
     check_window(source, window)
     with pytest.raises(UsageProblem, match=rf"{window + 1}: made was made for at most {window} to"):
         check_window(source, window + 1)
+    check_window(source, window - 7, beside=7)
+    expected = (
+        f"made was made for at most {window} tokens.*choose --kv-context {window - 7} or less"
+    )
+    with pytest.raises(UsageProblem, match=expected):
+        check_window(source, window - 6, beside=7)
 
 
 def test_a_tokenizer_reads_back_what_it_writes(tiny_model: Path) -> None:

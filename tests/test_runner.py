@@ -242,8 +242,11 @@ def test_an_unwritable_store_is_found_before_anything_is_computed(
 def test_a_context_whose_question_does_not_fit_is_refused(start: Start) -> None:
     runner = start(changes={"contract": Contract(context=2040)})
     runner.check()
-    with pytest.raises(UsageProblem, match="question and answer included"):
+    message = r"--kv-context 2040 and up to \d+ tokens of question and answer: tiny was made for"
+    with pytest.raises(UsageProblem, match=message):
         run(runner)
+    with pytest.raises(UsageProblem, match=message):
+        runner.check([GROUP])
 
 
 # -- what the user sees ---------------------------------------------------------------------------

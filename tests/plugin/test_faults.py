@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.runner import Runner
+from kvharness.supply import Supply
 
 if TYPE_CHECKING:
     from kvharness.cell import Group
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def test_a_fault_in_one_group_leaves_the_others_alone(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Runner._items
+    real = Supply.items
 
-    def items(self: Runner, group: Group) -> Any:
+    def items(self: Supply, group: Group) -> Any:
         if group.seed == 1:
             raise RuntimeError("out of luck\nand of memory")
         return real(self, group)
 
-    monkeypatch.setattr(Runner, "_items", items)
+    monkeypatch.setattr(Supply, "items", items)
     result = lab.run("-rf")
     result.assert_outcomes(passed=4, failed=4)
     text = str(result.stdout)

@@ -86,6 +86,12 @@ def test_a_context_beyond_the_models_window(place: Lab) -> None:
     assert "--kv-context 2049: tiny was made for at most 2048 tokens" in text
 
 
+def test_a_context_that_leaves_no_room_for_the_question(place: Lab) -> None:
+    text = refusal(place, "--kv-context=2045")
+    assert "--kv-context 2045 and up to " in text
+    assert re.search(r"so choose --kv-context (19|20)\d\d or less", text)
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "a/b"])
 def test_a_bad_shard(place: Lab, shard: str) -> None:
     assert f"--kv-shard {shard!r}: expected I/N" in refusal(place, f"--kv-shard={shard}")
