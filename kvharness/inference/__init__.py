@@ -1,0 +1,1 @@
+"""Intervals, verdicts, multiple testing and power, on plain arrays; imports no torch."""
