@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvharness.cell import cells_of
-from kvharness.collection import cell_of, grouped, left_out
+from kvharness.collection import cell_of, grouped, left_out, longest_first
 from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.gate import Gate, status
+from kvharness.judging import Judging
 from kvharness.lineup import Lineup
 from kvharness.outcome import GroupOutcome
 from kvharness.parallel import pin_worker
@@ -45,6 +47,9 @@ class Bench:
             Replay.read(self.settings.replay, self.settings) if self.settings.replay else None
         )
         self.lineup = Lineup([], {}) if self.replay else Lineup.of(self.settings.policies)
+        self.gate = Gate.of(self.settings, self.lineup.slugs, self.lineup.known)
+        self.lineup.add(self.gate.needs.policies)
+        self.judging = Judging(self.gate, self.settings)
         self.screen = Screen(config)
         self.outcomes: dict[Group, GroupOutcome] = {}
         self.cells: dict[Group, list[Cell]] = {}
@@ -72,10 +77,11 @@ class Bench:
         if self.replay is not None:
             return self.replay.cells(name)
         self._load_policies()
-        settings, slugs = self.settings, self.lineup.slugs
-        return list(
-            cells_of(name, policies=slugs, retentions=settings.retentions, seeds=settings.seeds)
-        )
+        settings = self.settings
+        chosen = {
+            slug: self.gate.retentions(slug, settings.retentions) for slug in self.lineup.slugs
+        }
+        return list(cells_of(name, retentions=chosen, seeds=settings.seeds))
 
     def _load_policies(self) -> None:
         """Import the selected policies, unless only names are wanted: that needs no torch."""
@@ -92,22 +98,30 @@ class Bench:
             self.config.hook.pytest_deselected(items=dropped)
             gone = set(dropped)
             items[:] = [item for item in items if item not in gone]
+        if self.is_worker:
+            items[:] = longest_first(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.cells = grouped(session.items)
 
-    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> str | None:
+    def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
         self.cells = grouped(items)
         if not self.cells:
-            return None
+            return []
         count = sum(len(cells) for cells in self.cells.values())
         settings, contract = self.settings, self.settings.contract
         source = f"replay of {settings.replay}" if self.replay else f"store {settings.store}"
-        return (
+        line = (
             f"kvharness: {count} cells in {len(self.cells)} groups of {settings.items} items; "
             f"{settings.model}, context {contract.context}, question {contract.question.value}; "
             f"{source}"
         )
+        return [line, *self.judging.outlook(self.cells)]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        for line in self.judging.note_ids(ids):
+            self.screen.say(line.removeprefix("kvharness: "))
 
     # -- running ------------------------------------------------------------------------------
 
@@ -178,7 +192,7 @@ class Bench:
                 records = []
             tally = Tally.of(cell.group, outcome).as_dict()
         keys = [record.key for record in records]
-        told = {"cell": cell.name, "keys": keys, "tally": tally}
+        told = {"suite": cell.suite, "cell": cell.name, "keys": keys, "tally": tally}
         request.node.user_properties.append((PROPERTY, told))
         contract = self.replay.contract if self.replay else self.settings.contract
         return CellResult(cell=cell, contract=contract, records=tuple(records), expected=expected)
@@ -191,8 +205,12 @@ class Bench:
         for name, value in report.user_properties:
             if name == PROPERTY and isinstance(value, dict):
                 self._keys.update(value["keys"])
+                self.judging.note_suite(report.nodeid, value["suite"])
                 if value["tally"] is not None:
                     self._tallies.add(Tally.from_dict(value["tally"]))
+
+    def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> object:
+        return status(report) if isinstance(report, pytest.TestReport) else None
 
     def after_loop(self, session: pytest.Session) -> None:
         if self._runner is not None:
@@ -203,6 +221,8 @@ class Bench:
             self._load_policies()
         for problem in self.lineup.broken.values():
             _report_broken(session, problem)
+        if self._keys:
+            self.judging.judge(session, self.cells, self._keys)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._keys:
@@ -210,7 +230,7 @@ class Bench:
         terminalreporter.section("kvharness")
         for line in tables(self.settings.replay or self.settings.store, self._keys):
             terminalreporter.write_line(line)
-        for line in self._tallies.lines(self.settings.store):
+        for line in (*self._tallies.lines(self.settings.store), *self.judging.summary()):
             terminalreporter.write_line(line)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvharness.contract import FIXED_ANCHORS, Anchor, budget_of, retention_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from fractions import Fraction
 
     from kvharness.contract import Contract
@@ -69,13 +69,16 @@ def anchors_first(policy: str) -> tuple[int, str]:
 
 
 def cells_of(
-    suite: str, *, policies: Iterable[str], retentions: Iterable[Fraction], seeds: int
+    suite: str, *, retentions: Mapping[str, Sequence[Fraction]], seeds: int
 ) -> Iterator[Cell]:
-    """The grid, seed by seed so that a group's cells lie together; fixed anchors once a seed."""
+    """The grid, seed by seed so that a group's cells lie together; fixed anchors once a seed.
+
+    ``retentions`` gives those of each policy, in the order of the cells.
+    """
     columns: list[tuple[str, Fraction | None]] = []
-    for policy in policies:
+    for policy, chosen in retentions.items():
         fixed = policy in FIXED_ANCHORS
-        columns += [(policy, None)] if fixed else [(policy, r) for r in retentions]
+        columns += [(policy, None)] if fixed else [(policy, r) for r in chosen]
     for seed in range(seeds):
         for policy, retention in columns:
             yield Cell(suite=suite, policy=policy, retention=retention, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import inspect
 import sys
@@ -23,23 +24,28 @@ EXAMPLES = """\
 examples:
   kvharness policies                    what can be given to --policy
   kvharness show .kvharness             the tables of a store, without a model
+  kvharness claims .kvharness           the verdicts on its claims
+  kvharness budget --policy snapkv      how far snapkv may compress
+  kvharness report -o report.html       a page with curves, verdicts and every output
   pytest suites --policy=snapkv         run one policy beside the anchors
   pytest suites --help                  every option of a run
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 for what the user has to change."""
+    """Run a command; returns the exit status.
+
+    0, or 1 for a verdict that was not expected, or 2 for what the user has to change.
+    """
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        given.run(given)
+        return given.run(given) or 0
     except KvharnessError as error:
         print(f"kvharness: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except BrokenPipeError:
         return 0
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +67,25 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the tables of a store; needs no model")
     show.add_argument("store", type=Path, metavar="RUN", help="folder given to --kv-store")
     show.set_defaults(run=_show)
+    for name, text in _JUDGING.items():
+        command = commands.add_parser(name, help=text, description=f"{text}; needs no model")
+        _add(command, name)
     return parser
+
+
+#: Each is a module of `kvharness.commands`.
+_JUDGING = {
+    "claims": "judge the claims on a store",
+    "compare": "show what changed between two stores",
+    "budget": "find the smallest retention that is certified not worse than the full cache",
+    "report": "write an HTML page, and figures",
+}
+
+
+def _add(parser: argparse.ArgumentParser, name: str) -> None:
+    module = importlib.import_module(f"kvharness.commands.{name}")
+    module.add(parser)
+    parser.set_defaults(run=module.run)
 
 
 def _policies(_: argparse.Namespace) -> None:

@@ -39,3 +39,18 @@ def left_out(items: Iterable[pytest.Item], settings: Settings) -> list[pytest.It
     wanted = {cell.group for _, cell in cells if settings.hard or not SUITES[cell.suite].hard}
     mine = {group for group in wanted if in_shard(group, list(wanted), settings.shard)}
     return [item for item, cell in cells if cell.group not in mine]
+
+
+def longest_first(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """Groups of the longest work first: what one worker does alone at the end is then short.
+
+    The default run is 15 groups; in the order of files its last group, of 4 minutes, left a
+    worker idle.
+    """
+    cells = [(item, cell_of(item)) for item in items]
+    return [
+        item
+        for item, _ in sorted(
+            cells, key=lambda pair: 0.0 if pair[1] is None else -SUITES[pair[1].suite].work
+        )
+    ]

@@ -31,3 +31,7 @@ class PolicyProblem(KvharnessError):  # noqa: N818
         super().__init__(f"policy {policy!r}{where}: {message}")
         self.policy = policy
         self.layer = layer
+
+
+class ClaimProblem(KvharnessError):  # noqa: N818
+    """A claims file cannot be read or holds what is no claim."""

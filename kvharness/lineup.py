@@ -10,7 +10,7 @@ from kvharness.errors import PolicyProblem
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kvharness.registry import Installed, LoadedPolicy
 
@@ -41,6 +41,11 @@ class Lineup:
         anchors = [PolicySpec(name=name.value) for name in Anchor if name.value in known]
         others = [spec for spec in given if spec.slug not in {a.slug for a in anchors}]
         return cls([*anchors, *others], known)
+
+    def add(self, specs: Iterable[PolicySpec]) -> None:
+        """Run these too; those that are there already stay where they are."""
+        there = {spec.slug for spec in self.specs}
+        self.specs += [spec for spec in specs if spec.slug not in there]
 
     @property
     def slugs(self) -> list[str]:

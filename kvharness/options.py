@@ -133,6 +133,20 @@ OPTIONS = (
         help="Report from the records in DIR; loads no model and computes nothing",
     ),
     Option(
+        flag="--kv-claims",
+        default="report",
+        choices=("strict", "report", "off"),
+        help="What a run does with claims about its policies: strict fails where a verdict is not "
+        "the expected one or missing, report only tells; both also run the baselines that claims "
+        "compare with",
+    ),
+    Option(
+        flag="--kv-claims-file",
+        kind="FILE",
+        many=True,
+        help="A claims file beside those of the suites and of installed packages",
+    ),
+    Option(
         flag="--kv-shard",
         kind="I/N",
         help="Run the I-th of N parts of the groups, I from 1; the parts meet in the store",

@@ -44,7 +44,7 @@ class Replay:
         Raises:
             StoreProblem: there are no records, or none of a policy that the options select.
         """
-        stored, newest, _ = _newest(directory)
+        stored, newest, _ = comparable(directory)
         slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
         there = {each.record.policy for each in stored}
         if slugs - there:
@@ -80,14 +80,21 @@ def newest_records(directory: Path) -> tuple[list[Record], list[Header], int]:
     Raises:
         StoreProblem: there is no record to show.
     """
-    stored, _, left_out = _newest(directory)
+    stored, _, left_out = comparable(directory)
     latest = {(_cell(each.record), each.record.item): each for each in stored}
     headers = {each.header.run: each.header for each in latest.values()}
     return [each.record for each in latest.values()], list(headers.values()), left_out
 
 
-def _newest(directory: Path) -> tuple[list[Stored], Header, int]:
-    """What was stored under the newest settings by the newest policies, oldest first."""
+def comparable(directory: Path) -> tuple[list[Stored], Header, int]:
+    """What was stored under the newest settings by the newest policies, oldest first.
+
+    Returns:
+        the records, the newest header, and how many records of other settings there are.
+
+    Raises:
+        StoreProblem: there are none.
+    """
     everything = list(Store.read(directory).by_key.values())
     if not everything:
         raise StoreProblem(

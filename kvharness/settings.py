@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,21 @@ if TYPE_CHECKING:
 _LARGEST = 10_000_000
 
 
+class ClaimsMode(StrEnum):
+    """What a run does with claims: fail on a surprise, tell, or nothing."""
+
+    STRICT = "strict"
+    REPORT = "report"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What to run, in the words of the contract; fields as the options of the same names."""
 
     policies: tuple[str, ...]
     retentions: tuple[Fraction, ...]
+    retentions_given: bool
     seeds: int
     items: int
     contract: Contract
@@ -49,6 +59,8 @@ class Settings:
     store: Path
     fresh: bool
     replay: Path | None
+    claims: ClaimsMode
+    claims_files: tuple[Path, ...]
     shard: tuple[int, int]
 
     @classmethod
@@ -69,6 +81,7 @@ class Settings:
         settings = cls(
             policies=tuple(raw["policy"] or ()),
             retentions=_retentions(raw["retention"] or list(DEFAULT_RETENTIONS)),
+            retentions_given=bool(raw["retention"]),
             seeds=_count("--kv-seeds", raw["kv_seeds"]),
             items=_count("--kv-items", raw["kv_items"]),
             contract=_contract(raw),
@@ -83,6 +96,10 @@ class Settings:
             store=_path("--kv-store", raw["kv_store"], config.rootpath),
             fresh=bool(raw["kv_fresh"]),
             replay=_path("--kv-replay", replay, config.rootpath) if replay else None,
+            claims=ClaimsMode(raw["kv_claims"]),
+            claims_files=tuple(
+                _path("--kv-claims-file", text, here) for text in raw["kv_claims_file"] or ()
+            ),
             shard=_shard(raw["kv_shard"]),
         )
         settings.check_budgets()

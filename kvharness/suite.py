@@ -35,7 +35,8 @@ class Suite:
         summary: one line for `kvharness suites`.
         draw: makes the items.
         hard: meant for larger models; collected only with ``--kv-hard``.
-        real: the kind of real data that ``--kv-data`` accepts for it; empty for none.
+        real: whether ``--kv-data`` can replace its items.
+        work: relative time of an item, measured on a CPU; orders groups for workers.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Suite:
     draw: Draw
     hard: bool = False
     real: bool = False
+    work: float = 2.0
 
 
 SUITES = {
@@ -55,6 +57,7 @@ SUITES = {
             summary="a six-digit number for a named thing hidden in prose; one, one among "
             "others, or two of them",
             draw=needle_items,
+            work=1.0,
         ),
         Suite(
             name="qa",
@@ -69,6 +72,7 @@ SUITES = {
             summary="minutes and reports; do the facts of the reference summary survive?",
             draw=summarization_items,
             real=True,
+            work=2.4,
         ),
         Suite(
             name="qa-records",

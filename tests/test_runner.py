@@ -15,7 +15,7 @@ from kvharness.errors import KvharnessError, ModelProblem, StoreProblem, UsagePr
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import LoadedPolicy
 from kvharness.runner import Runner
-from kvharness.settings import Settings
+from kvharness.settings import ClaimsMode, Settings
 from kvharness.spec import PolicySpec
 from kvharness.store import Store
 
@@ -60,6 +60,7 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
     settings = Settings(
         policies=SLUGS,
         retentions=(Fraction(1, 4),),
+        retentions_given=True,
         seeds=1,
         items=2,
         contract=Contract(context=300),
@@ -74,6 +75,8 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
         store=tmp_path / "store",
         fresh=False,
         replay=None,
+        claims=ClaimsMode.OFF,
+        claims_files=(),
         shard=(1, 1),
     )
     known = registry.installed()
@@ -91,7 +94,8 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
 
 
 def cells(*slugs: str) -> list[Cell]:
-    return list(cells_of("needle", policies=slugs or SLUGS, retentions=[Fraction(1, 4)], seeds=1))
+    chosen = {slug: [Fraction(1, 4)] for slug in slugs or SLUGS}
+    return list(cells_of("needle", retentions=chosen, seeds=1))
 
 
 def run(runner: Runner, *slugs: str) -> GroupOutcome:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SUITES = Path(__file__).parents[2] / "suites"
 INI = """
 [pytest]
+kv_claims = off
 addopts = --strict-markers --strict-config --import-mode=importlib -p no:cacheprovider
 filterwarnings =
     error

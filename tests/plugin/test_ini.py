@@ -8,7 +8,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.plugin.conftest import Lab, MakeLab
 
-FEW = {"policy": "snapkv", "retention": "0.25", "kv_seeds": "1"}
+FEW = {"kv_claims": "off", "policy": "snapkv", "retention": "0.25", "kv_seeds": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,7 @@ def collect(lab: Lab, ini: dict[str, str], *given: str, code: int = pytest.ExitC
         ({"kv_context": "333"}, r" context 333,"),
         ({"kv_model": "folder/mine"}, r" folder/mine, context"),
         ({"kv_question": "seen"}, r" question seen;"),
+        ({"kv_claims": "report"}, r"\[random-r0\.25-s0\]"),
         ({"kv_store": "elsewhere"}, r" store \S+/root/elsewhere"),
         ({"kv_shard": "2/2", "kv_seeds": "2"}, r"4/8 tests collected \(4 deselected\)"),
     ],

@@ -1,0 +1,1 @@
+"""Claims: what is said of two policies, judged from records; imports no torch."""

@@ -1,0 +1,148 @@
+"""Comparable records, and what was planned: the ground on which claims are judged."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Self
+
+from kvharness.claims.claim import Column, Unit
+from kvharness.claims.metric import Scale, sign, value
+from kvharness.contract import FIXED_ANCHORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kvharness.provenance import Header
+    from kvharness.record import Record
+    from kvharness.store import Stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which cells there should be: seeds of each suite and column, items of each seed.
+
+    A record that is planned and not there makes a claim inconclusive; it never shrinks its n.
+    """
+
+    items: int
+    seeds: Mapping[tuple[str, Column], frozenset[int]]
+
+    def of(self, suite: str, column: Column) -> frozenset[int]:
+        return self.seeds.get((suite, column), frozenset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The records of one model under one contract.
+
+    Attributes:
+        model: its name, as in a claim's ``expect``.
+        contract: context, sinks, recents, question and evict.
+        records: by suite and column; at most one for each item of a seed.
+        plan: the cells of a run. Without one (a store on its own), every policy that some run
+            was given should have every cell that a claim asks for.
+        runs: for each policy the largest number of seeds and items that a run was given.
+        place: where the records lie, for messages.
+    """
+
+    model: str
+    contract: Mapping[str, str | int]
+    records: Mapping[tuple[str, Column], Sequence[Record]]
+    plan: Plan | None = None
+    runs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    place: str = ""
+
+    @classmethod
+    def of(cls, stored: Iterable[Stored], *, plan: Plan | None = None, place: str = "") -> Self:
+        """Gather records of one contract and model; of two of one cell and item the last counts.
+
+        Raises:
+            ValueError: there are none.
+        """
+        by_cell: dict[tuple[str, Column], dict[tuple[int, str], Record]] = defaultdict(dict)
+        headers: dict[str, Header] = {}
+        for each in stored:
+            record = each.record
+            column = Column(record.policy, record.retention)
+            by_cell[record.suite, column][record.seed, record.item] = record
+            headers[each.header.run] = each.header
+        if not headers:
+            raise ValueError("there are no records to judge")
+        settings = next(reversed(headers.values())).settings
+        return cls(
+            model=str(_table(settings, "model").get("name", "?")),
+            contract=_table(settings, "contract"),
+            records={
+                key: [found[item] for item in sorted(found)] for key, found in by_cell.items()
+            },
+            plan=plan,
+            runs=_runs(headers.values()),
+            place=place,
+        )
+
+    def cells(self, suite: str, column: Column) -> tuple[int, int] | None:
+        """How many cells (seeds) are whole and how many should be; None where none was planned."""
+        seeds, items = self._planned(suite, column)
+        if not seeds:
+            return None
+        count = dict.fromkeys(seeds, 0)
+        for record in self.records.get((suite, column), ()):
+            if record.seed in count:
+                count[record.seed] += 1
+        return sum(found >= items for found in count.values()), len(seeds)
+
+    def _planned(self, suite: str, column: Column) -> tuple[frozenset[int], int]:
+        if self.plan is not None:
+            return self.plan.of(suite, column), self.plan.items
+        seeds, items = self.runs.get(column.policy, (0, 0))
+        return frozenset(range(seeds)), items
+
+    def values(self, suite: str, column: Column, metric: str, unit: Unit) -> dict[str, float] | str:
+        """The signed metric of each unit, or why there is none.
+
+        An item that several seeds drew counts once, with its mean: seeds are not samples.
+        """
+        records = self.records.get((suite, column), ())
+        scale = self.scale(suite) if metric == "recovered" else None
+        if isinstance(scale, str):
+            return scale
+        found: dict[str, list[float]] = defaultdict(list)
+        for record in records:
+            number = value(record, "nll" if scale else metric)
+            if number is None:
+                return f"{metric} was not measured for {column} on {suite}"
+            signed = scale.recovered(number) if scale else sign(metric) * number
+            name = record.item_digest if unit is Unit.ITEM else str(record.seed)
+            found[name].append(signed)
+        return {name: fmean(numbers) for name, numbers in found.items()}
+
+    def scale(self, suite: str) -> Scale | str:
+        """The unit of ``recovered`` on a suite, or why there is none."""
+        anchors = {
+            anchor.value: self.records.get((suite, Column(anchor, None)), ())
+            for anchor in FIXED_ANCHORS
+        }
+        return Scale.of(anchors)
+
+    @property
+    def policies(self) -> set[str]:
+        return {column.policy for _, column in self.records}
+
+
+def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = settings.get(name)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _runs(headers: Iterable[Header]) -> dict[str, tuple[int, int]]:
+    runs: dict[str, tuple[int, int]] = {}
+    for header in headers:
+        seeds, items = header.settings.get("seeds"), header.settings.get("items")
+        if not isinstance(seeds, int) or not isinstance(items, int):
+            continue
+        for policy in _table(header.settings, "policies"):
+            before = runs.get(policy, (0, 0))
+            runs[policy] = (max(before[0], seeds), max(before[1], items))
+    return runs

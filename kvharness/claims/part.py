@@ -1,0 +1,139 @@
+"""Judging one comparison of a claim."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvharness.claims.claim import Column, Unit
+from kvharness.claims.judgement import Part
+from kvharness.contract import FIXED_ANCHORS
+from kvharness.inference.estimate import LEAST_UNITS, Sample
+from kvharness.inference.power import smallest_detectable, units_needed
+from kvharness.inference.region import Verdict
+
+if TYPE_CHECKING:
+    from kvharness.claims.claim import Claim, Comparison
+    from kvharness.claims.evidence import Evidence
+    from kvharness.inference.region import Region
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A part with its p-values: of being supported and of being refuted by chance."""
+
+    part: Part
+    p_supported: float = 1.0
+    p_refuted: float = 1.0
+
+
+def judge_part(claim: Claim, comparison: Comparison, evidence: Evidence) -> Judged:
+    """The verdict on one suite and retention, at the level of one test."""
+    missing = _missing(claim, comparison, evidence)
+    differences = missing or _differences(claim, comparison, evidence)
+    if isinstance(differences, str):
+        return _without(comparison, differences)
+    try:
+        sample = Sample.of(differences, method=claim.method, seed=_seed(claim, comparison))
+    except ValueError as error:
+        return _without(comparison, str(error))
+    return _judged(claim, comparison, sample)
+
+
+def needed_cells(claim: Claim, comparison: Comparison) -> list[tuple[str, Column]]:
+    """Suites and columns without which the comparison cannot be made."""
+    columns = [comparison.policy, comparison.baseline]
+    if claim.metric == "recovered":
+        columns += [Column(anchor.value, None) for anchor in FIXED_ANCHORS]
+    return [(comparison.suite, column) for column in dict.fromkeys(columns)]
+
+
+def _judged(claim: Claim, comparison: Comparison, sample: Sample) -> Judged:
+    region, interval = claim.region, sample.interval(ALPHA)
+    verdict, reason = region.verdict(interval), ""
+    if not sample.enough:
+        verdict, reason = Verdict.INCONCLUSIVE, _too_few(claim, sample)
+    undecided = verdict is Verdict.INCONCLUSIVE
+    part = Part(
+        comparison=comparison,
+        verdict=verdict,
+        interval=interval,
+        units=sample.units,
+        sd=sample.sd,
+        reason=reason,
+        needed=_needed(region, sample) if undecided else None,
+        detectable=smallest_detectable(sample.sd, sample.units),
+    )
+    if not sample.enough:
+        return Judged(part=part)
+    supported, refuted = p_values(region, sample)
+    return Judged(part=part, p_supported=supported, p_refuted=refuted)
+
+
+def p_values(region: Region, sample: Sample) -> tuple[float, float]:
+    """Smallest levels at which the interval lies inside and outside the region."""
+    if sample.interval(ALPHA).low == sample.interval(ALPHA).high:
+        verdict = region.verdict(sample.interval(ALPHA))
+        return float(verdict is not Verdict.SUPPORTED), float(verdict is not Verdict.REFUTED)
+    inside = [sample.p_above(region.low)] if math.isfinite(region.low) else []
+    inside += [sample.p_below(region.high)] if math.isfinite(region.high) else []
+    outside = [sample.p_below(region.low)] if math.isfinite(region.low) else []
+    outside += [sample.p_above(region.high)] if math.isfinite(region.high) else []
+    return max(inside), min(outside)
+
+
+def _missing(claim: Claim, comparison: Comparison, evidence: Evidence) -> str:
+    whole, planned = 0, 0
+    for suite, column in needed_cells(claim, comparison):
+        counted = evidence.cells(suite, column)
+        if counted is None:
+            return f"no {column} was run on {suite}"
+        whole, planned = whole + counted[0], planned + counted[1]
+    if whole < planned:
+        return f"{planned - whole} of {planned} cells missing"
+    return ""
+
+
+def _differences(claim: Claim, comparison: Comparison, evidence: Evidence) -> np.ndarray | str:
+    found = []
+    for column in (comparison.policy, comparison.baseline):
+        values = evidence.values(comparison.suite, column, claim.metric, claim.unit)
+        if isinstance(values, str):
+            return values
+        found.append(values)
+    policy, baseline = found
+    if set(policy) != set(baseline):
+        return "policy and baseline did not answer the same items"
+    return np.array([policy[name] - baseline[name] for name in sorted(policy)])
+
+
+def _too_few(claim: Claim, sample: Sample) -> str:
+    if claim.unit is Unit.SEED:
+        return (
+            f"{sample.units} seeds are {sample.units} units: an exact test of them cannot go "
+            f"below p = {0.5**sample.units:.3g} one-sided; {LEAST_UNITS} units are needed"
+        )
+    return f"{sample.units} items; fewer than {LEAST_UNITS} settle nothing"
+
+
+def _needed(region: Region, sample: Sample) -> int | None:
+    """Units that would settle it if mean and spread stay; the nearest edge decides."""
+    edges = [edge for edge in (region.low, region.high) if math.isfinite(edge)]
+    needed = units_needed(sample.sd, min(abs(sample.mean - edge) for edge in edges))
+    return needed if needed is None or needed > sample.units else sample.units + 1
+
+
+def _without(comparison: Comparison, reason: str) -> Judged:
+    return Judged(part=Part(comparison=comparison, verdict=Verdict.INCONCLUSIVE, reason=reason))
+
+
+def _seed(claim: Claim, comparison: Comparison) -> int:
+    """Of the bootstrap: the same claim on the same data always has the same verdict."""
+    text = f"{claim.id} {comparison}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

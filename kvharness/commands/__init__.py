@@ -1,0 +1,1 @@
+"""The commands that judge a store; none needs a model, none imports torch."""

@@ -1,0 +1,67 @@
+"""`kvharness claims`: verdicts on a store, and writing them down as expected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvharness.claims import text
+from kvharness.claims.accept import accept, acceptable
+from kvharness.claims.judgement import Outcome
+from kvharness.commands.reading import add_files, add_store, judged, read_evidence, show
+from kvharness.errors import UsageProblem
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from kvharness.claims.evidence import Evidence
+    from kvharness.claims.judgement import Judgement
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its arguments."""
+    add_store(parser)
+    add_files(parser)
+    parser.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="explain this claim, part by part; repeatable",
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="write the observed verdicts as the expected ones"
+    )
+    parser.add_argument(
+        "--report-only", action="store_true", help="exit with 0 whatever the verdicts"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Exit status 1 where a verdict is not the expected one, or undecided against it."""
+    evidence, _ = read_evidence(given.store)
+    chosen = _chosen(judged(evidence, given.file), given.claim)
+    surprises = [each for each in chosen if each.outcome in {Outcome.DIFFERS, Outcome.UNDECIDED}]
+    if not given.claim:
+        show(text.verdicts(chosen))
+    for each in chosen if given.claim else surprises:
+        show(["", *text.explain(each, evidence)])
+    if given.accept:
+        return _accept(chosen, evidence)
+    return int(bool(surprises) and not given.report_only)
+
+
+def _chosen(judgements: list[Judgement], ids: Sequence[str]) -> list[Judgement]:
+    known = {each.claim.id: each for each in judgements}
+    for name in ids:
+        if name not in known:
+            raise UsageProblem(f"--claim {name!r}: expected one of {', '.join(known) or 'none'}")
+    return [known[name] for name in ids] if ids else judgements
+
+
+def _accept(judgements: Sequence[Judgement], evidence: Evidence) -> int:
+    changes = acceptable(judgements)
+    show(["", *accept(changes, evidence.model)])
+    ending = "; review the diff" if changes else ", all are as expected or not judged whole"
+    show([f"{len(changes)} expectations of {evidence.model} written{ending}"])
+    return 0

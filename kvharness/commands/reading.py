@@ -1,0 +1,81 @@
+"""What the commands share: their store, claims files, and printing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvharness.claims.discovery import all_claims
+from kvharness.claims.evidence import Evidence
+from kvharness.claims.judge import judge
+from kvharness.claims.metric import METRICS
+from kvharness.errors import UsageProblem
+from kvharness.replay import comparable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Sequence
+
+    from kvharness.claims.judgement import Judgement
+    from kvharness.inference.estimate import Interval
+    from kvharness.provenance import Header
+
+
+def read_evidence(store: Path) -> tuple[Evidence, list[Header]]:
+    """The newest comparable records of a store, and the headers of the runs they are from.
+
+    Raises:
+        StoreProblem: there are none, or the store cannot be read.
+    """
+    stored, _, left_out = comparable(store)
+    if left_out:
+        show([f"{left_out} records of other settings are left out"])
+    headers = {each.header.run: each.header for each in stored}
+    return Evidence.of(stored, place=str(store)), list(headers.values())
+
+
+def judged(evidence: Evidence, files: Sequence[Path]) -> list[Judgement]:
+    """All claims there are, judged.
+
+    Raises:
+        ClaimProblem: a claims file cannot be read.
+    """
+    return judge(all_claims(files), evidence)
+
+
+def check_metric(metric: str) -> None:
+    if metric not in METRICS:
+        raise UsageProblem(f"--metric {metric!r}: expected one of {', '.join(METRICS)}")
+
+
+def interval_text(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def show(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)  # noqa: T201
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a claims file beside those of the suites and of installed packages; repeatable",
+    )
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "store",
+        type=Path,
+        nargs="?",
+        default=Path(".kvharness"),
+        metavar="STORE",
+        help="folder given to --kv-store (default: .kvharness)",
+    )
