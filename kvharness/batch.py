@@ -10,6 +10,7 @@ import torch
 from kvharness.cache import BatchCache
 from kvharness.decode import Prompt, force, greedy, packed_length, packs
 from kvharness.errors import ModelProblem
+from kvharness.memory import LACKING, explained, is_lack, too_large
 from kvharness.policy import Positions
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: New tokens per forward pass when scoring: on a GPU they bound the activations' memory; on a
 #: CPU they keep the activations in its caches.
 _PASS_TOKENS = {"cuda": 32_768, "cpu": 1_024}
+_ALONE = "decoding a single cell"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +86,37 @@ def score_in_full(
     Generates nothing. With ``observe``, also returns the attention that questions and answers
     pay to the context, float32 ``[H, n]`` a layer.
     """
-    try:
+    with explained(runtime.device, _ALONE):
         cache = BatchCache(request.context, [kept], room=request.room)
         cache.observing = observe
         (answers,) = _answer(runtime, replace(request, generate=0), cache)
-    except torch.OutOfMemoryError:
-        raise _too_large(runtime) from None
     received = [cache.received[layer] for layer in sorted(cache.received)]
     return answers, received if observe else None
 
 
 def answer(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
-    """Answer from every cell, in the order given; caches of equal length lie side by side."""
+    """`answer_each`, where every cell must fit.
+
+    Raises:
+        ModelProblem: one of them does not.
+    """
+    answers: list[Answers] = []
+    for each in answer_each(runtime, request, cells):
+        if isinstance(each, ModelProblem):
+            raise each
+        answers.append(each)
+    return answers
+
+
+def answer_each(
+    runtime: Runtime, request: Request, cells: Sequence[Kept]
+) -> list[Answers | ModelProblem]:
+    """Answer from every cell, in the order given; caches of equal length lie side by side.
+
+    A cell whose cache does not fit even alone gets the problem in place of its answers.
+    """
     order = sorted(range(len(cells)), key=lambda i: (cells[i].total, i))
-    answers: dict[int, Answers] = {}
+    answers: dict[int, Answers | ModelProblem] = {}
     for members in _batches(runtime, request, cells, order):
         results = _halving(runtime, request, [cells[i] for i in members])
         answers.update(zip(members, results, strict=True))
@@ -125,26 +144,23 @@ def _batches(
         yield batch
 
 
-def _halving(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
-    """Answer a batch; where the device runs out of memory, answer its halves."""
+def _halving(
+    runtime: Runtime, request: Request, cells: Sequence[Kept]
+) -> list[Answers | ModelProblem]:
+    """Answer a batch; where memory runs out, answer its halves."""
     try:
-        return _answer_batch(runtime, request, cells)
-    except torch.OutOfMemoryError:
-        if len(cells) == 1:
-            raise _too_large(runtime) from None
+        return [*_answer_batch(runtime, request, cells)]
+    except LACKING as error:
+        if not is_lack(error):
+            raise
     # Outside the except block: the error keeps the failed batch's tensors alive.
     if runtime.device.type == "cuda":
         torch.cuda.empty_cache()
+    if len(cells) == 1:
+        return [too_large(runtime.device, _ALONE)]
     middle = len(cells) // 2
     head = _halving(runtime, request, cells[:middle])
     return head + _halving(runtime, request, cells[middle:])
-
-
-def _too_large(runtime: Runtime) -> ModelProblem:
-    return ModelProblem(
-        f"{runtime.device} ran out of memory decoding a single cell; choose a shorter "
-        f"--kv-context or a smaller --kv-model"
-    )
 
 
 def _answer_batch(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.batch import Request, answer, score_in_full
+from kvharness.batch import Request, answer_each, score_in_full
 from kvharness.cache import Kept, Prefilled
 from kvharness.contract import Anchor, QuestionMode
-from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
 from kvharness.policy import Needs, Positions
 from kvharness.record import Seconds
 from kvharness.scoring import Scored, evidence_share, merge_record, score_question
@@ -166,8 +166,11 @@ def _run_pass(
             choices.append(selector.choose(task))
         except KvharnessError as error:
             yield task, Failure(cell=task.cell, reason=str(error))
-    answers = answer(setup.runtime, request, [choice.kept for choice in choices])
+    answers = answer_each(setup.runtime, request, [choice.kept for choice in choices])
     for choice, batched in zip(choices, answers, strict=True):
+        if isinstance(batched, ModelProblem):
+            yield choice.task, Failure(cell=choice.task.cell, reason=str(batched))
+            continue
         alone = replace(full, generated=batched.generated, seconds=batched.seconds)
         mine = alone if choice.kept is everything else batched
         yield choice.task, _score(setup, request, choice, mine, full, prefill_seconds)

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from kvharness.attention import KERNEL, PrefillReader, observe, reading
 from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.memory import explained
 from kvharness.policy import Needs
 from kvharness.prompt import Encoder
 from kvharness.rotary import Rotation
@@ -118,14 +119,9 @@ class Runtime:
         ids = torch.tensor([list(context)], device=self.device)
         positions = torch.arange(len(context), device=self.device)[None]
         start = self.clock()
-        try:
-            with torch.no_grad(), reading(reader):
-                self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
-        except torch.OutOfMemoryError:
-            raise ModelProblem(
-                f"{self.device} ran out of memory reading {len(context)} tokens; choose a shorter "
-                f"--kv-context or a smaller --kv-model"
-            ) from None
+        doing = f"reading {len(context)} tokens"
+        with explained(self.device, doing), torch.no_grad(), reading(reader):
+            self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
         seconds = self.clock() - start
         if not reader.layers:
             raise ModelProblem(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from kvharness import batch
-from kvharness.batch import Answers, Request, answer, score_in_full
+from kvharness.batch import Answers, Request, answer, answer_each, score_in_full
 from kvharness.cache import Kept
 from kvharness.decode import force
 from kvharness.errors import ModelProblem
@@ -16,7 +17,7 @@ from kvharness.policy import Needs, Positions
 from kvharness.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -98,7 +99,18 @@ def check_same(got: Sequence[Answers], due: Sequence[Answers]) -> None:
         assert one.cache_bytes == two.cache_bytes
 
 
-def spy(monkeypatch: pytest.MonkeyPatch, *, most: int = 99) -> list[int]:
+def on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def on_a_cpu() -> None:
+    """A plain RuntimeError, as this torch raises it."""
+    torch.empty(2**62, dtype=torch.uint8)
+
+
+def spy(
+    monkeypatch: pytest.MonkeyPatch, *, most: int = 99, lack: Callable[[], None] = on_a_gpu
+) -> list[int]:
     """Note the sizes of batches; batches of more than ``most`` cells run out of memory."""
     sizes: list[int] = []
     usual = batch._answer_batch
@@ -106,7 +118,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, *, most: int = 99) -> list[int]:
     def noted(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
         sizes.append(len(cells))
         if len(cells) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            lack()
         return usual(runtime, request, cells)
 
     monkeypatch.setattr(batch, "_answer_batch", noted)
@@ -137,15 +149,18 @@ def test_no_cells_no_answers(runtime: Runtime, request_all: Request) -> None:
     assert answer(runtime, request_all, []) == []
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("most", "lack"), [(1, on_a_gpu), (2, on_a_gpu), (3, on_a_gpu), (2, on_a_cpu)]
+)
 def test_a_batch_that_does_not_fit_is_halved(
     most: int,
+    lack: Callable[[], None],
     runtime: Runtime,
     request_all: Request,
     expected: list[Answers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = spy(monkeypatch, most=most)
+    sizes = spy(monkeypatch, most=most, lack=lack)
     check_same(answer(runtime, request_all, CELLS), expected)
     assert sizes[0] == len(CELLS)
     assert sum(size for size in sizes if size <= most) == len(CELLS)
@@ -176,13 +191,33 @@ def test_running_out_of_memory_midway_is_no_different(
 def test_a_single_cell_that_does_not_fit_says_what_to_change(
     runtime: Runtime, request_all: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spy(monkeypatch, most=0)
+    spy(monkeypatch, most=0, lack=on_a_cpu)
     message = (
-        "cpu ran out of memory decoding a single cell; choose a shorter --kv-context or a "
-        "smaller --kv-model"
+        "cpu ran out of memory decoding a single cell; lower --kv-context, run fewer workers (-n) "
+        "or choose a smaller --kv-model"
     )
-    with pytest.raises(ModelProblem, match=f"^{message}$"):
+    with pytest.raises(ModelProblem, match=f"^{re.escape(message)}$"):
         answer(runtime, request_all, CELLS)
+
+
+def test_a_cell_that_does_not_fit_leaves_the_others_their_answers(
+    runtime: Runtime,
+    request_all: Request,
+    expected: list[Answers],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = batch._answer_batch
+
+    def failing(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
+        if any(cell is CELLS[3] for cell in cells):
+            on_a_cpu()
+        return usual(runtime, request, cells)
+
+    monkeypatch.setattr(batch, "_answer_batch", failing)
+    answers = answer_each(runtime, request_all, CELLS)
+    assert isinstance(answers[3], ModelProblem)
+    fine = [each for each in answers if not isinstance(each, ModelProblem)]
+    check_same(fine, [*expected[:3], *expected[4:]])
 
 
 def test_a_reference_that_does_not_fit_says_what_to_change(

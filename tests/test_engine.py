@@ -14,7 +14,7 @@ from kvharness.cache import Kept
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
 from kvharness.engine import Failure, Generate, Setup, Task, run_item
-from kvharness.errors import UsageProblem
+from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.item import Item, Question
 from kvharness.record import Record
 from kvharness.registry import LoadedPolicy, installed, load
@@ -265,7 +265,7 @@ def test_the_full_cache_answers_as_if_alone(
             for each in answer(runtime, request, cells)
         ]
 
-    monkeypatch.setattr(engine, "answer", rounded)
+    monkeypatch.setattr(engine, "answer_each", rounded)
     assert full(all_tasks()).questions == alone.questions
 
 
@@ -404,6 +404,22 @@ def test_failing_on_a_later_question_fails_the_whole_item(runtime: Runtime, item
     assert len(record.questions) == 3
 
 
+def test_a_cell_that_does_not_fit_alone_is_a_failure_of_that_cell(
+    runtime: Runtime, item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_device(
+        runtime: Runtime, request: Request, cells: Sequence[Kept]
+    ) -> list[Answers | ModelProblem]:
+        return [ModelProblem("too large"), *answer(runtime, request, cells[1:])]
+
+    monkeypatch.setattr(engine, "answer_each", full_device)
+    tasks = [named("snapkv"), named("random")]
+    failed, record = run_item(make_setup(runtime), item, tasks)
+    assert failed == Failure(cell=tasks[0].cell, reason="too large")
+    assert isinstance(record, Record)
+    assert record.policy == "random"
+
+
 @pytest.mark.parametrize(("contract", "passes"), [(CONTRACT, 1), (SEEN, 3)])
 def test_a_context_is_prefilled_once_or_once_for_each_question_that_is_seen(
     contract: Contract,
@@ -467,7 +483,7 @@ class Replies:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: list[tuple[int, ...]] = []
-        monkeypatch.setattr(engine, "answer", self.note)
+        monkeypatch.setattr(engine, "answer_each", self.note)
 
     def note(self, runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
         answers = answer(runtime, request, cells)
