@@ -84,6 +84,7 @@ def select_entries(
     protected = protected_mask(tokens, protection.extend(extra, budget))
     budgets = verified_budgets(policy.allocate(scores, budget), shape, budget, name)
     least = protected_mask(tokens, protection)
+    _expect_room(budgets, least, name)
     mask = policy.select(scores, budgets.to(scores.device), protected.to(scores.device))
     return verified_mask(mask, shape, budgets, least, name)
 
@@ -134,6 +135,21 @@ def verified_budgets(
         msg = f"budgets add up to {total}, expected {budget} x {layers} x {heads} = {expected}"
         raise PolicyProblem(name, msg)
     return given
+
+
+def _expect_room(budgets: Tensor, protected: Tensor, name: str) -> None:
+    """Check that each head can hold what the contract protects: no `select` could keep it there."""
+    least = int(protected.sum())
+    short = (budgets < least).nonzero()
+    if len(short):
+        layer, head = (int(index) for index in short[0])
+        raise PolicyProblem(
+            name,
+            f"allocate gave head {head} {int(budgets[layer, head])} entries, expected at least "
+            f"{least}: the sinks and recents stay in every head; allocate what is left, or lower "
+            f"--kv-sinks and --kv-recents",
+            layer=layer,
+        )
 
 
 def verified_mask(

@@ -234,6 +234,25 @@ def test_wrong_budgets_say_what_was_expected(
     assert re.search(message, str(error))
 
 
+def test_a_head_that_cannot_hold_the_protected_is_blamed_on_allocate() -> None:
+    def uneven(budgets: Tensor) -> Tensor:
+        return put(put(budgets, (1, 0), BUDGET + 3), (1, 1), BUDGET - 3)
+
+    error = problem(Scripted({"allocate": uneven}))
+    assert error.layer == 1
+    least = PROTECTION.total
+    assert f"allocate gave head 1 {BUDGET - 3} entries, expected at least {least}: " in str(error)
+
+
+def test_a_head_may_hold_the_protected_and_nothing_else() -> None:
+    least = PROTECTION.total
+
+    def uneven(budgets: Tensor) -> Tensor:
+        return put(put(budgets, (1, 0), 2 * BUDGET - least), (1, 1), least)
+
+    assert run(Scripted({"allocate": uneven}))[1, 1].sum() == least
+
+
 def swapped(mask: Tensor, layer: int, head: int, out: int, into: int) -> Tensor:
     return put(put(mask, (layer, head, out), 0), (layer, head, into), 1)
 
