@@ -15,6 +15,7 @@ from kvharness.contract import (
     Protection,
     QuestionMode,
     retention_from_text,
+    retention_text,
 )
 from kvharness.errors import StoreProblem
 from kvharness.spec import PolicySpec
@@ -42,20 +43,14 @@ class Replay:
         """Read a store and keep what the options select.
 
         Raises:
-            StoreProblem: there are no records, or none of a policy that the options select.
+            StoreProblem: there are no records, or none of a policy, a retention or the seeds that
+                the options select.
         """
         stored, newest, _ = comparable(directory)
-        slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
-        there = {each.record.policy for each in stored}
-        if slugs - there:
-            raise StoreProblem(
-                f"--kv-replay {directory}: no record is of {', '.join(sorted(slugs - there))}; "
-                f"there are {', '.join(sorted(there, key=anchors_first))}"
-            )
+        stored = _at_retentions(_of_policies(stored, settings), settings)
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
-        for each in stored:
-            if not slugs or each.record.policy in slugs | set(Anchor):
-                cells[_cell(each.record)][each.record.item] = each
+        for each in _of_seeds(stored, settings):
+            cells[_cell(each.record)][each.record.item] = each
         records = {
             cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
         }
@@ -72,6 +67,47 @@ class Replay:
     def items(self, group: Group) -> int:
         """How many items the fullest cell of a group has."""
         return max((len(r) for c, r in self.by_cell.items() if c.group == group), default=0)
+
+
+def _of_policies(stored: list[Stored], settings: Settings) -> list[Stored]:
+    """The policies that were given, or all; the anchors always."""
+    slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
+    there = {each.record.policy for each in stored}
+    missing = ", ".join(sorted(slugs - there))
+    if missing:
+        raise _nothing(settings, f"of {missing}", sorted(there, key=anchors_first))
+    return [each for each in stored if not slugs or each.record.policy in slugs | set(Anchor)]
+
+
+def _at_retentions(stored: list[Stored], settings: Settings) -> list[Stored]:
+    """The retentions that were given, or all; `full` and `floor` have none."""
+    if not settings.retentions_given:
+        return stored
+    there = {retention for each in stored if (retention := _cell(each.record).retention)}
+    missing = ", ".join(map(retention_text, sorted({*settings.retentions} - there)))
+    if missing:
+        found = [retention_text(each) for each in sorted(there)]
+        raise _nothing(settings, f"at --retention {missing}", found)
+    chosen = {None, *settings.retentions}
+    return [each for each in stored if _cell(each.record).retention in chosen]
+
+
+def _of_seeds(stored: list[Stored], settings: Settings) -> list[Stored]:
+    """The first seeds, as many as were given, or all."""
+    if not settings.seeds_given:
+        return stored
+    chosen = [each for each in stored if each.record.seed < settings.seeds]
+    if not chosen:
+        there = sorted({each.record.seed for each in stored})
+        wanted = f"of a seed below --kv-seeds {settings.seeds}"
+        raise _nothing(settings, wanted, [str(seed) for seed in there])
+    return chosen
+
+
+def _nothing(settings: Settings, wanted: str, there: list[str]) -> StoreProblem:
+    return StoreProblem(
+        f"--kv-replay {settings.replay}: no record is {wanted}; there are {', '.join(there)}"
+    )
 
 
 def newest_records(directory: Path) -> tuple[list[Record], list[Header], int]:

@@ -46,6 +46,7 @@ class Settings:
     retentions: tuple[Fraction, ...]
     retentions_given: bool
     seeds: int
+    seeds_given: bool
     items: int
     contract: Contract
     model: str
@@ -70,8 +71,9 @@ class Settings:
         Raises:
             UsageProblem: one of them makes no sense; says which and what was expected.
         """
+        found = {option.name: raw_value(config, option) for option in OPTIONS}
         raw: dict[str, Any] = {
-            option.name: raw_value(config, option) or option.default for option in OPTIONS
+            option.name: found[option.name] or option.default for option in OPTIONS
         }
         for option in OPTIONS:
             if option.choices and raw[option.name] not in option.choices:
@@ -83,6 +85,7 @@ class Settings:
             retentions=_retentions(raw["retention"] or list(DEFAULT_RETENTIONS)),
             retentions_given=bool(raw["retention"]),
             seeds=_count("--kv-seeds", raw["kv_seeds"]),
+            seeds_given=found["kv_seeds"] is not None,
             items=_count("--kv-items", raw["kv_items"]),
             contract=_contract(raw),
             model=raw["kv_model"],

@@ -16,6 +16,7 @@ from kvharness.replay import Replay, newest_records
 from kvharness.store import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from kvharness.settings import Settings
@@ -82,8 +83,18 @@ def a_record(key: str, **changes: Any) -> Record:
     return replace(RECORD, key=key, **changes)
 
 
-def read(directory: Path, *policies: str) -> Replay:
-    return Replay.read(directory, cast("Settings", SimpleNamespace(policies=policies)))
+def read(
+    directory: Path, *policies: str, retentions: Sequence[str] = (), seeds: int | None = None
+) -> Replay:
+    settings = SimpleNamespace(
+        policies=policies,
+        retentions=tuple(Fraction(text) for text in retentions or ("0.1", "0.5")),
+        retentions_given=bool(retentions),
+        seeds=seeds or 5,
+        seeds_given=seeds is not None,
+        replay=directory,
+    )
+    return Replay.read(directory, cast("Settings", settings))
 
 
 def keys(replay: Replay) -> list[str]:
@@ -189,6 +200,39 @@ def test_the_options_select_policies_and_the_anchors_stay(keep: Keep, tmp_path: 
     assert keys(read(tmp_path, "full")) == ["floor", "full", "oracle"]
     with pytest.raises(StoreProblem, match="no record is of tova; there are full, floor, oracle"):
         read(tmp_path, "random,tova")
+
+
+@pytest.fixture
+def grid(keep: Keep) -> None:
+    """Two seeds from the seventh on, and an anchor without a retention."""
+    keep(
+        *(
+            a_record(f"{policy}-{retention}-{seed}", policy=policy, retention=retention, seed=seed)
+            for policy, retention in (("full", None), ("tova", "1_3"), ("tova", "0.5"))
+            for seed in (6, 7)
+        )
+    )
+
+
+@pytest.mark.usefixtures("grid")
+def test_retentions_and_seeds_select_when_they_are_given(tmp_path: Path) -> None:
+    assert len(keys(read(tmp_path))) == 6, "the defaults select nothing"
+    assert keys(read(tmp_path, retentions=["1/3"])) == [
+        "full-None-6",
+        "full-None-7",
+        "tova-1_3-6",
+        "tova-1_3-7",
+    ]
+    assert keys(read(tmp_path, retentions=["0.5"], seeds=7)) == ["full-None-6", "tova-0.5-6"]
+    assert len(keys(read(tmp_path, seeds=99))) == 6
+
+
+@pytest.mark.usefixtures("grid")
+def test_what_selects_nothing_is_told_with_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreProblem, match=r"at --retention 0\.25; there are 1_3, 0\.5$"):
+        read(tmp_path, retentions=["0.5", "0.25"])
+    with pytest.raises(StoreProblem, match=r"of a seed below --kv-seeds 6; there are 6, 7$"):
+        read(tmp_path, seeds=6)
 
 
 def test_there_is_nothing(tmp_path: Path, keep: Keep) -> None:

@@ -62,6 +62,7 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
         retentions=(Fraction(1, 4),),
         retentions_given=True,
         seeds=1,
+        seeds_given=True,
         items=2,
         contract=Contract(context=300),
         model=str(tiny_model),

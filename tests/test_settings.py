@@ -60,8 +60,14 @@ def test_defaults() -> None:
     assert made.store == ROOT / ".kvharness"
     assert made.shard == (1, 1)
     assert made.replay is None
+    assert (made.retentions_given, made.seeds_given) == (False, False)
     assert not made.policies
     assert (made.hard, made.fresh, made.data, made.haystack) == (False, False, (), None)
+
+
+def test_what_is_given_is_told_from_the_default_of_the_same_value() -> None:
+    made = settings(retention=list(DEFAULT_RETENTIONS), kv_seeds="5")
+    assert (made.retentions_given, made.seeds_given) == (True, True)
 
 
 def test_retentions_are_exact_sorted_and_unique() -> None:

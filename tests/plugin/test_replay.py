@@ -56,6 +56,8 @@ def test_a_replay_of_what_is_selected(copied: Lab) -> None:
     text = "\n".join(tables(result))
     assert "random" not in text
     assert "oracle" in text
+    replay(copied, "--retention=0.5").assert_outcomes(passed=10)
+    replay(copied, "--kv-seeds=1", "--policy=random").assert_outcomes(passed=6)
     replay(copied, "-kr0.25").assert_outcomes(passed=6, deselected=10)
     replay(copied, "--kv-shard=1/2").assert_outcomes(passed=8, deselected=8)
 
@@ -74,10 +76,19 @@ def test_nothing_to_replay_is_a_usage_error(lab: Lab, store: str) -> None:
     result.stderr.fnmatch_lines([f"ERROR: *{store}: there are no records in this folder*"])
 
 
-def test_no_record_of_what_is_selected_is_a_usage_error(copied: Lab) -> None:
-    result = replay(copied, "--policy=nosuch")
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--retention=0.3", "no record is at --retention 0.3; there are 0.25, 0.5"),
+        ("--policy=nosuch", "no record is of nosuch; there are full, floor, *"),
+    ],
+)
+def test_no_record_of_what_is_selected_is_a_usage_error(
+    copied: Lab, option: str, message: str
+) -> None:
+    result = replay(copied, option)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: *no record is of nosuch; there are full, floor, *"])
+    result.stderr.fnmatch_lines([f"ERROR: *--kv-replay *: {message}"])
 
 
 def test_only_the_newest_settings_are_replayed(lab: Lab) -> None:
