@@ -79,6 +79,8 @@ _JUDGING = {
     "compare": "show what changed between two stores",
     "budget": "find the smallest retention that is certified not worse than the full cache",
     "report": "write an HTML page, and figures",
+    "agree": "check that a fresh run does what a recording says",
+    "pack": "compress a store into a recording for version control",
 }
 
 

@@ -21,7 +21,9 @@ from kvharness.select import mask_digest, score_tokens, select_entries
 from kvharness.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
 
     from kvharness.batch import Answers
     from kvharness.cell import Cell
@@ -74,12 +76,17 @@ class TamperedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a group is run with; ``score_name`` is the suite's headline metric."""
+    """What a group is run with.
+
+    ``score_name`` is the suite's headline metric; ``keep_mask`` is given each mask with its
+    digest.
+    """
 
     runtime: Runtime
     contract: Contract
     generate: Generate
     score_name: str
+    keep_mask: Callable[[str, Tensor], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +290,9 @@ def _score(
     prefill_seconds: float,
 ) -> Scored:
     mask, encoder = choice.kept.mask, setup.runtime.encoder
+    digest = mask_digest(mask)
+    if setup.keep_mask is not None:
+        setup.keep_mask(digest, mask)
     questions = []
     for index, question in enumerate(request.questions):
         record = score_question(question, index, answers, full, encoder)
@@ -295,6 +305,6 @@ def _score(
         tokens=request.context.tokens,
         realised_retention=choice.kept.total / mask.numel(),
         cache_bytes=answers.cache_bytes,
-        mask_digest=mask_digest(mask),
+        mask_digest=digest,
         seconds=Seconds(prefill=prefill_seconds, select=choice.seconds, decode=answers.seconds),
     )

@@ -128,6 +128,12 @@ OPTIONS = (
     ),
     Option(flag="--kv-fresh", switch=True, help="Compute everything again; the store only grows"),
     Option(
+        flag="--kv-masks",
+        switch=True,
+        help="Also keep each keep mask, in the store's folder masks; kvharness compare then tells "
+        "how many entries two runs share",
+    ),
+    Option(
         flag="--kv-replay",
         kind="DIR",
         help="Report from the records in DIR; loads no model and computes nothing",

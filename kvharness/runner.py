@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvharness.errors import PolicyProblem
 from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
+from kvharness.masks import write_mask
 from kvharness.model import describe, find_model
 from kvharness.outcome import GroupOutcome
 from kvharness.shelf import Shelf
@@ -17,6 +18,8 @@ from kvharness.supply import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from torch import Tensor
 
     from kvharness.cell import Cell, Group
     from kvharness.engine import Task
@@ -173,6 +176,7 @@ class Runner:
             contract=self.settings.contract,
             generate=Generate(self.settings.generate),
             score_name=SUITES[group.suite].score,
+            keep_mask=self._keep_mask if self.settings.masks else None,
         )
         self._prepare(group, waiting, outcome)
         work = {item.name: tasks for item, tasks in waiting}
@@ -187,6 +191,9 @@ class Runner:
                     result
                 )
                 outcome.computed += 1
+
+    def _keep_mask(self, digest: str, mask: Tensor) -> None:
+        write_mask(self.settings.store, digest, mask.cpu().numpy())
 
     def _prepare(
         self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome

@@ -59,6 +59,7 @@ class Settings:
     hard: bool
     store: Path
     fresh: bool
+    masks: bool
     replay: Path | None
     claims: ClaimsMode
     claims_files: tuple[Path, ...]
@@ -98,6 +99,7 @@ class Settings:
             hard=bool(raw["kv_hard"]),
             store=_path("--kv-store", raw["kv_store"], config.rootpath),
             fresh=bool(raw["kv_fresh"]),
+            masks=bool(raw["kv_masks"]),
             replay=_path("--kv-replay", replay, config.rootpath) if replay else None,
             claims=ClaimsMode(raw["kv_claims"]),
             claims_files=tuple(

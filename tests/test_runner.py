@@ -75,6 +75,7 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
         hard=False,
         store=tmp_path / "store",
         fresh=False,
+        masks=False,
         replay=None,
         claims=ClaimsMode.OFF,
         claims_files=(),

@@ -1,0 +1,40 @@
+"""`kvharness agree`: does a fresh run do what a recording says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvharness.claims.agreement import LEAST_SHARED, pairs, problems, same_ground
+from kvharness.commands.reading import read_evidence, show
+from kvharness.errors import StoreProblem
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its arguments."""
+    parser.add_argument("recorded", type=Path, metavar="RECORDING", help="a packed or plain store")
+    parser.add_argument("fresh", type=Path, metavar="STORE", help="of a run with --kv-masks")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Exit status 1 where the two do not agree."""
+    (recorded, before), (fresh, after) = read_evidence(given.recorded), read_evidence(given.fresh)
+    found = pairs(recorded, fresh)
+    if not found:
+        raise StoreProblem(
+            f"{given.fresh} has no item in common with {given.recorded}; run the same suite, "
+            f"--kv-items and --kv-context"
+        )
+    exact = same_ground(before, after)
+    lines = list(problems(found, exact=exact, folders=(given.recorded, given.fresh)))
+    show(lines)
+    flipped = sum(not pair.same_mask for pair in found)
+    rule = "every entry" if exact else f"{LEAST_SHARED:.0%} of entries"
+    same = "the same" if exact else "not the same"
+    show([f"{len(found)} records compared, {flipped} kept other entries"])
+    show([f"processor, dtype and libraries are {same}, so {rule} must agree"])
+    show([f"{len(lines)} disagreements" if lines else "the recording holds"])
+    return int(bool(lines))
