@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import zipfile
@@ -44,7 +45,9 @@ def write_mask(store: Path, digest: str, mask: NDArray[np.bool_]) -> None:
 def read_mask(store: Path, digest: str) -> NDArray[np.bool_] | None:
     """A mask that was kept; None where it was not, or where its file is damaged."""
     try:
-        with np.load(_path(store, digest), allow_pickle=False) as found:
+        # Through memory: numpy leaves the file of a damaged archive open.
+        content = io.BytesIO(_path(store, digest).read_bytes())
+        with np.load(content, allow_pickle=False) as found:
             shape = tuple(int(size) for size in found["shape"])
             count = int(np.prod(shape))
             return np.unpackbits(found["mask"], count=count).astype(bool).reshape(shape)
