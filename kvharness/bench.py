@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kvharness.cell import cells_of
+from kvharness.collected import cells_of_ids
 from kvharness.collection import cell_of, grouped, left_out, longest_first
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.gate import Gate, status
@@ -25,7 +27,7 @@ from kvharness.suite import SUITES
 from kvharness.tally import Tallies, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from kvharness.cell import Cell, Group
 
@@ -122,6 +124,10 @@ class Bench:
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         for line in self.judging.note_ids(ids):
             self.screen.say(line.removeprefix("kvharness: "))
+        if self.replay is None:
+            # Only now the controller knows what was selected.
+            with _usage_errors():
+                self.runner.supply.check(cells_of_ids(ids, {}))
 
     # -- running ------------------------------------------------------------------------------
 
@@ -131,11 +137,9 @@ class Bench:
             return
         if not self.cells and self.config.getoption("dist", "no") == "no":
             return
-        try:
+        with _usage_errors():
             self._load_policies()
             self.runner.check(self.cells)
-        except KvharnessError as error:
-            raise pytest.UsageError(str(error)) from None
 
     @property
     def runner(self) -> Runner:
@@ -232,6 +236,15 @@ class Bench:
             terminalreporter.write_line(line)
         for line in (*self._tallies.lines(self.settings.store), *self.judging.summary()):
             terminalreporter.write_line(line)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """End the run with exit status 4 and one line."""
+    try:
+        yield
+    except KvharnessError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _report_broken(session: pytest.Session, problem: PolicyProblem) -> None:

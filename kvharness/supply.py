@@ -68,7 +68,7 @@ class Supply:
             return
         first = {group.suite: group for group in sorted(groups, key=lambda each: -each.seed)}
         for group in first.values():
-            if self.is_generated(group.suite):
+            if self.is_generated(group.suite) and group not in self._ahead:
                 with suppress(Exception):
                     self._ahead[group] = self._draw(group)
                 self._check_window(self._ahead.get(group, ()))

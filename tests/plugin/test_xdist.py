@@ -114,3 +114,13 @@ def test_a_usage_error_is_found_before_workers_start_to_run(lab: Lab) -> None:
     result = lab.run("-n2", "--kv-shard=3/2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: --kv-shard '3/2': expected I/N*"])
+
+
+def test_a_context_without_room_for_questions_is_refused_when_the_cells_are_known(
+    lab: Lab,
+) -> None:
+    result = lab.spawn("-n1", "--kv-context=2045")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --kv-context 2045 and up to * tokens of question and*"])
+    assert "Traceback" not in str(result.stderr)
+    assert not list((lab.folder / "store").glob("*"))
