@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
@@ -14,6 +14,8 @@ from kvharness.errors import ClaimProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from tomlkit.items import Table
 
     from kvharness.claims.judgement import Judgement
     from kvharness.inference.region import Verdict
@@ -48,13 +50,24 @@ def _rewrite(path: Path, verdicts: dict[str, Verdict], model: str) -> Iterator[s
     document = tomlkit.parse(before)
     for table in document["claim"]:
         if table["id"] in verdicts:
-            expect = table.setdefault("expect", tomlkit.inline_table())
-            expect[model] = verdicts[table["id"]].value
+            if "expect" not in table:
+                _add_expect(table)
+            table["expect"][model] = verdicts[table["id"]].value
     after = tomlkit.dumps(document)
     _write(path, after)
     yield from difflib.unified_diff(
         before.splitlines(), after.splitlines(), str(path), str(path), lineterm="", n=2
     )
+
+
+def _add_expect(table: Table) -> None:
+    """Add an empty table after the last key; comments that follow belong to the next claim."""
+    body: list[Any] = table.value.body
+    following: list[Any] = []
+    while body and body[-1][0] is None:
+        following.insert(0, body.pop())
+    table["expect"] = tomlkit.inline_table()
+    body.extend(following)
 
 
 def _write(path: Path, text: str) -> None:
