@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvharness.blackbox import BlackBox
 from kvharness.cell import cells_of
 from kvharness.collected import cells_of_ids
 from kvharness.collection import cell_of, grouped, left_out, longest_first
@@ -144,9 +145,13 @@ class Bench:
     @property
     def runner(self) -> Runner:
         if self._runner is None:
-            screen = self.screen
+            screen, worker = self.screen, getattr(self.config, "workerinput", None)
             self._runner = Runner(
-                self.settings, self.lineup.policies, say=screen.say, progress=screen.progress
+                self.settings,
+                self.lineup.policies,
+                say=screen.say,
+                progress=screen.progress,
+                box=BlackBox.of(worker),
             )
         return self._runner
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
 
 from kvharness.batch import Request, answer_each, score_in_full
+from kvharness.blackbox import BlackBox
 from kvharness.cache import Kept, Prefilled
 from kvharness.contract import Anchor, QuestionMode
 from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
@@ -79,7 +80,7 @@ class Setup:
     """What a group is run with.
 
     ``score_name`` is the suite's headline metric; ``keep_mask`` is given each mask with its
-    digest.
+    digest; ``box`` says which policy runs.
     """
 
     runtime: Runtime
@@ -87,6 +88,7 @@ class Setup:
     generate: Generate
     score_name: str
     keep_mask: Callable[[str, Tensor], None] | None = None
+    box: BlackBox = field(default_factory=BlackBox)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +227,8 @@ class _Selector:
             return _Choice(task=task, kept=self._everything, seconds=0.0)
         budget = cell.budget(self._trace.tokens, self._setup.contract)
         protection = self._setup.contract.protection.fit(budget)
-        with _named(cell.policy), torch.no_grad():
+        doing = f"policy {cell.policy!r} on {self._item.name}"
+        with _named(cell.policy), self._setup.box.during(doing), torch.no_grad():
             scores, scoring = self._score(task)
             start = clock()
             # A copy: a policy may work on its scores in place, other retentions need them too.

@@ -103,6 +103,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | 
     return scheduler
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(report: pytest.TestReport) -> None:
+    """Name the policy that ended its process: xdist names the test whose turn it was."""
+    from kvharness.blackbox import BlackBox  # noqa: PLC0415
+
+    doing = BlackBox.of(report.node.workerinput).take()
+    if doing:
+        report.longrepr = f"the process died inside {doing}: {report.longrepr}"
+
+
 def _runs_cells(config: pytest.Config) -> bool:
     """Whether this run is about kvharness cells, judged before anything is collected."""
     if given(config):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kvharness.blackbox import BlackBox
 from kvharness.errors import PolicyProblem
 from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
@@ -38,6 +39,7 @@ class Runner:
         policies: loaded policies by slug.
         say: prints a line for the user.
         progress: wraps the items of a group in a progress bar.
+        box: says which policy runs, should it end the process.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Runner:
         *,
         say: Callable[[str], None] = print,
         progress: Callable[[Sequence[Item], str], Iterable[Item]] | None = None,
+        box: BlackBox | None = None,
     ) -> None:
         self.settings = settings
         self.policies = policies
         self._say = say
         self._progress = progress or (lambda items, _: items)
+        self._box = box or BlackBox()
         self._shelf = Shelf(settings.store, fresh=settings.fresh, header=self._header, say=say)
 
     def check(self, groups: Iterable[Group] = ()) -> None:
@@ -177,6 +181,7 @@ class Runner:
             generate=Generate(self.settings.generate),
             score_name=SUITES[group.suite].score,
             keep_mask=self._keep_mask if self.settings.masks else None,
+            box=self._box,
         )
         self._prepare(group, waiting, outcome)
         work = {item.name: tasks for item, tasks in waiting}
@@ -202,8 +207,10 @@ class Runner:
         tasks = {task.cell.name: task for _, tasks in waiting for task in tasks}
         reasons: dict[str, str] = {}
         for slug in {task.policy.slug for task in tasks.values()}:
+            doing = f"policy {slug!r}, preparing for seed {group.seed}"
             try:
-                self.policies[slug].policy.prepare(self.runtime.model, group.seed)
+                with self._box.during(doing):
+                    self.policies[slug].policy.prepare(self.runtime.model, group.seed)
             except Exception as error:  # noqa: BLE001 - a stranger's code
                 message = f"prepare failed with {type(error).__name__}: {error}".splitlines()[0]
                 reasons[slug] = str(PolicyProblem(slug, message))

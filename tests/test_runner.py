@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kvharness import registry
+from kvharness.blackbox import BlackBox
 from kvharness.cell import Cell, Group, cells_of
 from kvharness.contract import Contract
 from kvharness.errors import KvharnessError, ModelProblem, StoreProblem, UsageProblem
@@ -210,6 +211,28 @@ def test_a_policy_gets_ready_once_for_a_model_and_seed(start: Start) -> None:
     calls: list[tuple[str, int]] = []
     assert run(start(more={"ready": Ready()}), "ready").computed == 2
     assert calls == [("LlamaForCausalLM", 0)]
+
+
+def test_the_black_box_names_the_policy_while_its_code_runs(start: Start, tmp_path: Path) -> None:
+    class Looks(Unready):
+        def prepare(self, model: object, seed: int) -> None:
+            del model, seed
+            seen.append(path.read_text())
+
+        def score(self, view: View) -> torch.Tensor:
+            seen.append(path.read_text())
+            return super().score(view)
+
+    path, seen = tmp_path / "box", list[str]()
+    plain = start(more={"looks": Looks()})
+    runner = Runner(plain.settings, plain.policies, say=lambda _: None, box=BlackBox(path))
+    run(runner, "looks", "snapkv")
+    assert list(dict.fromkeys(seen)) == [
+        "policy 'looks', preparing for seed 0",
+        "policy 'looks' on needle-s0-00",
+        "policy 'looks' on needle-s0-01",
+    ]
+    assert not path.exists()
 
 
 # -- checks before the first group ----------------------------------------------------------------

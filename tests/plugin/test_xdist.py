@@ -90,7 +90,8 @@ def crashed(make_lab: MakeLab) -> Finished:
 
 def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
     assert crashed.result.ret != pytest.ExitCode.OK
-    assert "crashed while running 'suites/test_needle.py::test_needle[full-s1]'" in crashed.text
+    told = "crashed while running 'suites/test_needle.py::test_needle[full-s1]'"
+    assert f"died inside policy 'crash', preparing for seed 1: worker 'gw0' {told}" in crashed.text
     assert "INTERNALERROR" not in crashed.text
     assert crashed.result.parseoutcomes()["passed"] == 5, "the other group is done"
 
