@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.blackbox import BlackBox
 from kvharness.cell import cells_of
 from kvharness.collected import cells_of_ids
 from kvharness.collection import cell_of, grouped, left_out, longest_first
@@ -16,16 +14,15 @@ from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.gate import Gate, status
 from kvharness.judging import Judging
 from kvharness.lineup import Lineup
-from kvharness.outcome import GroupOutcome
 from kvharness.parallel import pin_worker
 from kvharness.plugin import PROPERTY
 from kvharness.replay import Replay
 from kvharness.result import CellResult
-from kvharness.runner import Runner
 from kvharness.screen import Screen, tables
 from kvharness.settings import Settings
 from kvharness.suite import SUITES
 from kvharness.tally import Tallies, Tally
+from kvharness.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -54,11 +51,10 @@ class Bench:
         self.lineup.add(self.gate.needs.policies)
         self.judging = Judging(self.gate, self.settings)
         self.screen = Screen(config)
-        self.outcomes: dict[Group, GroupOutcome] = {}
+        self.work = Work(config, self.settings, self.lineup.policies, self.screen)
         self.cells: dict[Group, list[Cell]] = {}
         self._keys: set[str] = set()
         self._tallies = Tallies()
-        self._runner: Runner | None = None
 
     @property
     def is_worker(self) -> bool:
@@ -128,7 +124,7 @@ class Bench:
         if self.replay is None:
             # Only now the controller knows what was selected.
             with _usage_errors():
-                self.runner.supply.check(cells_of_ids(ids, {}))
+                self.work.runner.supply.check(cells_of_ids(ids, {}))
 
     # -- running ------------------------------------------------------------------------------
 
@@ -140,50 +136,21 @@ class Bench:
             return
         with _usage_errors():
             self._load_policies()
-            self.runner.check(self.cells)
-
-    @property
-    def runner(self) -> Runner:
-        if self._runner is None:
-            screen, worker = self.screen, getattr(self.config, "workerinput", None)
-            self._runner = Runner(
-                self.settings,
-                self.lineup.policies,
-                say=screen.say,
-                progress=screen.progress,
-                box=BlackBox.of(worker),
-            )
-        return self._runner
+            self.work.runner.check(self.cells)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         cell = cell_of(item)
-        if cell is not None and self.replay is None and cell.group not in self.outcomes:
-            self.outcomes[cell.group] = self._run(cell.group)
+        if cell is not None and self.replay is None:
+            self.work.ensure(cell.group, self.cells[cell.group])
         return (yield)
-
-    def _run(self, group: Group) -> GroupOutcome:
-        capture = self.config.pluginmanager.getplugin("capturemanager")
-        try:
-            if capture is None:
-                return self.runner.run(group, self.cells[group])
-            with capture.global_and_fixture_disabled():
-                return self.runner.run(group, self.cells[group])
-        except KvharnessError as error:
-            return GroupOutcome(refused=str(error))
-        except Exception as error:  # noqa: BLE001 - a fault fails its group, not the whole run
-            self.screen.say(f"{group} failed:\n{traceback.format_exc()}")
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            return GroupOutcome(
-                refused=f"a fault in kvharness: {reason}; the traceback stands where {group} began"
-            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
         """Fail a cell without a result here, as a test: in its fixture it would be an error."""
         cell = cell_of(item)
         if cell is not None and self.replay is None:
-            reason = self.outcomes[cell.group].failure(cell)
+            reason = self.work.outcome(cell.group).failure(cell)
             if reason:
                 pytest.fail(reason, pytrace=False)
 
@@ -195,7 +162,7 @@ class Bench:
             records = self.replay.records(cell)
             expected = self.replay.items(cell.group)
         else:
-            outcome = self.outcomes[cell.group]
+            outcome = self.work.outcome(cell.group)
             records, expected = outcome.records[cell.name], outcome.items
             if outcome.failure(cell):
                 records = []
@@ -222,8 +189,7 @@ class Bench:
         return status(report) if isinstance(report, pytest.TestReport) else None
 
     def after_loop(self, session: pytest.Session) -> None:
-        if self._runner is not None:
-            self._runner.close()
+        self.work.close()
         if self.is_worker or self.collect_only:
             return
         if self._keys:
