@@ -1,0 +1,1 @@
+"""Reports of a store: an HTML page, figures for papers, a summary for CI; imports no torch."""
