@@ -86,8 +86,8 @@ class Exact:
         return max(self._apart(alpha), moved)
 
     def p_above(self, edge: float) -> float:
-        # The separate bounds never part where McNemar's test does not reject (same enumeration).
-        apart = 1.0 if edge == 0 else _smallest(self._apart, edge, least=_LEAST)
+        apart = _smallest(self._apart, edge, least=_LEAST)
+        # At 0 the test always is the smaller of the two (enumerated up to 80 units).
         return apart if edge > 0 else min(apart, self._mcnemar())
 
     def _apart(self, alpha: float) -> float:

@@ -114,11 +114,11 @@ class Sample:
             return Exact.of(values)
         if self.units == 1:
             return Fixed(-math.inf)
-        if not self.sd:
+        error = self.sd / math.sqrt(self.units)
+        if not error:
             return Fixed(_mean(values))
         if self.method is Method.BCA:
             return Resampled.of(values, self.seed)
-        error = self.sd / math.sqrt(self.units)
         return Student(mean=_mean(values), error=error, units=self.units)
 
 
