@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _MOST_TICKS = 6
+#: Numbers nearer than this are one number: an exact bound can be the next one above 0.
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Axis:
         """Holds all of them and ends on ticks."""
         given = [number for number in (*numbers, *include) if math.isfinite(number)] or [0.0, 1.0]
         low, high = min(given), max(given)
-        if low == high:
+        if high - low <= _LEAST * max(1.0, abs(low), abs(high)):
             low, high = low - 0.5, high + 0.5
         # Rounding outwards can ask for a larger step, which is then rounded to as well.
         step = 0.0

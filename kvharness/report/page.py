@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 _PACKAGE, _FOLDER = "kvharness.report", "templates"
 _SIGNS = {"better": "▲", "worse": "▼", "undecided": "·"}
+_VERSUS = {
+    "better": " better than random",
+    "worse": " worse than random",
+    "undecided": " undecided against random",
+}
 _SECTIONS = (
     ("run", "What was run"),
     ("headroom", "Headroom"),
@@ -71,6 +76,7 @@ def _frame(survey: Survey) -> dict[str, Any]:
         "hues": HUES,
         "grey": GREY,
         "signs": _SIGNS,
+        "versus": _VERSUS,
         # These are the package's own files; the page's policy allows no script but this one.
         "style": Markup(_text("page.css")),  # noqa: S704
         "script": Markup(script),  # noqa: S704

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness.report.ranking import OVERALL, best_first, findings
+from kvharness.report.survey import ALL, Survey
+
+if TYPE_CHECKING:
+    from kvharness.report.ranking import Finding
+    from tests.report.conftest import Lab
+
+ANCHORS = {"full": 1.0, "floor": 0.0}
+
+
+def found(lab: Lab, **suites: dict[str, float]) -> Finding:
+    """The finding at half the cache, where each policy has this quality on each suite."""
+    records = [
+        record
+        for suite, quality in suites.items()
+        for record in type(lab)(quality={**ANCHORS, **quality}).records(
+            [*ANCHORS, *quality], retentions=["0.5"], suites=[suite]
+        )
+    ]
+    scope = ALL if len(suites) > 1 else next(iter(suites))
+    (finding,) = findings(Survey.of(lab.evidence(records)), scope, "recovered")
+    return finding
+
+
+def test_the_fastest_of_those_that_are_as_good(lab: Lab) -> None:
+    # A longer name takes longer to select in these records.
+    finding = found(lab, qa={"slow-one": 0.8, "h2o": 0.8, "bad": 0.6, "random": 0.4})
+    assert (finding.recommended, finding.reason) == ("h2o", "fastest of 2 not told apart")
+    assert finding.standings["slow-one"].rank == finding.standings["h2o"].rank == 1
+
+
+def test_the_best_where_it_is_clearly_so(lab: Lab) -> None:
+    finding = found(lab, qa={"good-but-slow": 0.9, "h2o": 0.6, "random": 0.4})
+    assert finding.recommended == finding.best == "good-but-slow"
+    assert finding.reason == "clearly the best that qualifies"
+
+
+def test_nothing_where_nothing_beats_random(lab: Lab) -> None:
+    finding = found(lab, qa={"a": 0.4, "b": 0.2, "random": 0.4})
+    assert (finding.best, finding.recommended) == ("a", None)
+    assert finding.reason == "no policy is better than random"
+
+
+def test_not_what_is_worse_than_random_somewhere(lab: Lab) -> None:
+    one_sided = {"one-sided": 0.95, "steady": 0.55, "random": 0.4}
+    finding = found(lab, qa=one_sided, needle={**one_sided, "one-sided": 0.3})
+    assert finding.best == "one-sided"
+    assert finding.recommended == "steady"
+    assert finding.reason == "the only one that qualifies"
+    alone = found(lab, qa={**one_sided, "steady": 0.4}, needle={**one_sided, "one-sided": 0.3})
+    assert alone.recommended in {None, "steady"}
+
+
+def test_none_is_left(lab: Lab) -> None:
+    quality = {"one-sided": 0.95, "random": 0.4}
+    finding = found(lab, qa=quality, needle={**quality, "one-sided": 0.3})
+    assert finding.recommended is None
+    assert finding.reason == "each that is better than random is worse on some suite"
+
+
+def test_rows_stand_in_the_order_of_the_last_column(lab: Lab) -> None:
+    survey = Survey.of(lab.evidence(lab.records()))
+    shown = findings(survey, ALL, "recovered")
+    assert [finding.retention for finding in shown] == ["0.1", "0.5", OVERALL]
+    order = best_first(shown)
+    assert order[0] == "keydiff"
+    assert order[-1] == "snapkv"
+    means = [shown[-1].standings[policy].mean for policy in order]
+    assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.parametrize("metric", ["recovered", "score"])
+def test_only_anchors(lab: Lab, metric: str) -> None:
+    survey = Survey.of(lab.evidence(lab.records(["full", "floor", "oracle"])))
+    assert findings(survey, ALL, metric) == []
