@@ -26,6 +26,7 @@ examples:
   kvharness show .kvharness             the tables of a store, without a model
   kvharness claims .kvharness           the verdicts on its claims
   kvharness budget --policy snapkv      how far snapkv may compress
+  kvharness new-policy mine             a package for a policy of your own
   kvharness report -o report.html       a page with curves, verdicts and every output
   pytest suites --policy=snapkv         run one policy beside the anchors
   pytest suites --help                  every option of a run
@@ -67,25 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print the tables of a store; needs no model")
     show.add_argument("store", type=Path, metavar="RUN", help="folder given to --kv-store")
     show.set_defaults(run=_show)
-    for name, text in _JUDGING.items():
+    for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text}; needs no model")
         _add(command, name)
     return parser
 
 
 #: Each is a module of `kvharness.commands`.
-_JUDGING = {
+_COMMANDS = {
     "claims": "judge the claims on a store",
     "compare": "show what changed between two stores",
     "budget": "find the smallest retention that is certified not worse than the full cache",
     "report": "write an HTML page, and figures",
     "agree": "check that a fresh run does what a recording says",
     "pack": "compress a store into a recording for version control",
+    "new-policy": "write a package for a policy of your own",
 }
 
 
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
-    module = importlib.import_module(f"kvharness.commands.{name}")
+    module = importlib.import_module(f"kvharness.commands.{name.replace('-', '_')}")
     module.add(parser)
     parser.set_defaults(run=module.run)
 
