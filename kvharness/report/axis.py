@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_MOST_TICKS = 6
+_MOST_TICKS = 8
 #: Numbers nearer than this are one number: an exact bound can be the next one above 0.
 _LEAST = 1e-9
 

@@ -162,25 +162,33 @@ def pair_plot(forests: Sequence[Forest], policy: str, *, margin: float | None) -
         axes.axhline(0, color=GREY[0], linewidth=0.8)
         if margin is not None:
             axes.axhline(margin, color=GREY[0], linewidth=0.8, linestyle="--")
-            axes.annotate(f"margin {margin:g}", (0.01, margin), xycoords=("axes fraction", "data"))
+            axes.annotate(
+                f"margin {margin:g}",
+                (1, margin),
+                xytext=(-2, 2),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                color=GREY[0],
+            )
         for number, forest in enumerate(forests):
-            _series(axes, forest, policy, number - (len(forests) - 1) / 2)
+            _series(axes, forest, policy, number=number, of=len(forests))
         retentions = [facet.retention for facet in forests[0].facets]
         axes.set_xticks(range(len(retentions)), [f"keep {text}" for text in retentions])
         axes.set_ylabel(f"{policy} − {CHANCE}, {forests[0].metric}")  # noqa: RUF001
-        axes.legend(frameon=False, fontsize=7, ncols=2)
+        figure.legend(frameon=False, fontsize=7, ncols=2, loc="outside lower center")
         _title(figure, forests[0], f"{policy} against random")
     return figure
 
 
-def _series(axes: Axes, forest: Forest, policy: str, shift: float) -> None:
-    number = round(shift + len(HUES))
+def _series(axes: Axes, forest: Forest, policy: str, *, number: int, of: int) -> None:
     colour, mark = HUES[number % len(HUES)][0], MARKS[number % len(MARKS)].code
+    shift = 0.12 * (number - (of - 1) / 2)
     for place, facet in enumerate(forest.facets):
         difference = forest.differences.get((policy, facet.retention))
         if difference is None:
             continue
-        x, interval = place + 0.12 * shift, difference.interval
+        x, interval = place + shift, difference.interval
         if interval is not None:
             axes.plot([x, x], [interval.low, interval.high], color=colour, linewidth=1.2)
         label = f"{forest.scope}, n = {forest.units}" if place == 0 else None

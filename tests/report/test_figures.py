@@ -9,6 +9,8 @@ from kvharness.claims.judge import judge
 from kvharness.errors import UsageProblem
 from kvharness.inference.region import Kind
 from kvharness.report.figures import figures, left_out
+from kvharness.report.forest import forest
+from kvharness.report.plots import pair_plot
 from kvharness.report.survey import Survey
 
 if TYPE_CHECKING:
@@ -35,6 +37,16 @@ def test_figures_are_files_that_are_not_empty(lab: Lab, tmp_path: Path) -> None:
         assert content.startswith(FORMATS[path.suffix[1:]])
         assert len(content) > 5000
     assert not left_out(Survey.of(evidence))
+
+
+def test_sip_has_a_series_for_each_scope(lab: Lab) -> None:
+    survey = Survey.of(lab.evidence(lab.records(["random", "sip"])))
+    drawn = [forest(survey, scope, "score") for scope in survey.scopes]
+    (axes,) = pair_plot([each for each in drawn if each], "sip", margin=0.1).axes
+    handles, labels = axes.get_legend_handles_labels()
+    assert labels == ["all suites, n = 72", *(f"{suite}, n = 24" for suite in survey.suites)]
+    looks = {(line.get_color(), line.get_marker()) for line in handles}  # type: ignore[attr-defined]
+    assert len(looks) == 4
 
 
 def test_the_same_records_give_the_same_files(lab: Lab, tmp_path: Path) -> None:
