@@ -47,9 +47,10 @@ class Bench:
             Replay.read(self.settings.replay, self.settings) if self.settings.replay else None
         )
         self.lineup = Lineup([], {}) if self.replay else Lineup.of(self.settings.policies)
-        self.gate = Gate.of(self.settings, self.lineup.slugs, self.lineup.known)
+        self.gate = Gate.of(self.settings, self.lineup.known)
         self.lineup.add(self.gate.needs.policies)
-        self.judging = Judging(self.gate, self.settings)
+        replayed = self.replay.by_cell if self.replay else ()
+        self.judging = Judging(self.gate, self.settings, replayed)
         self.screen = Screen(config)
         self.work = Work(config, self.settings, self.lineup.policies, self.screen)
         self.cells: dict[Group, list[Cell]] = {}
@@ -119,8 +120,9 @@ class Bench:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
-        for line in self.judging.note_ids(ids):
-            self.screen.say(line.removeprefix("kvharness: "))
+        lines = self.judging.note_ids(ids)
+        if lines:
+            self.screen.say("\n".join(lines).removeprefix("kvharness: "))
         if self.replay is None:
             # Only now the controller knows what was selected.
             with _usage_errors():

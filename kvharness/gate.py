@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from kvharness.claims import text
+from kvharness.claims import outlook, text
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.planning import Needs, detectable, needs, selected
+from kvharness.claims.planning import Needs, needs, selected
 from kvharness.inference.region import Verdict
 from kvharness.settings import ClaimsMode
+from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,47 +36,50 @@ class Gate:
         mode: what a surprise does.
         claims: those that are judged at its end.
         needs: policies and retentions to run for them.
-        installed: names of installed policies.
+        installed: names of installed policies; None where nothing is run, so that none is needed.
     """
 
     mode: ClaimsMode
     claims: tuple[Claim, ...]
     needs: Needs
-    installed: frozenset[str]
+    installed: frozenset[str] | None
 
     @classmethod
-    def of(cls, settings: Settings, slugs: Iterable[str], installed: Iterable[str]) -> Gate:
+    def of(cls, settings: Settings, installed: Iterable[str]) -> Gate:
         """Find the claims of the policies that a run was asked for.
 
         Raises:
             ClaimProblem: a claims file cannot be read.
         """
-        known = frozenset(installed)
+        slugs = [each.slug for text in settings.policies for each in PolicySpec.parse_list(text)]
         found: list[Claim] = []
         if settings.claims is not ClaimsMode.OFF:
-            everything = all_claims(settings.claims_files)
-            found = selected(everything, slugs if settings.policies else None)
+            found = selected(all_claims(settings.claims_files), slugs or None)
+        known = frozenset(installed)
         return cls(
             mode=settings.claims,
             claims=tuple(found),
             needs=needs(
                 found,
                 installed=known,
-                retentions=settings.retentions if settings.retentions_given else None,
+                contract=settings.contract,
+                widen=not settings.retentions_given,
             ),
-            installed=known,
+            installed=None if settings.replay else known,
         )
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:
         """The retentions to run a policy at."""
         return sorted({*chosen, *self.needs.retentions.get(slug, ())})
 
-    def outlook(self, plan: Plan, recorded: Evidence | None) -> Iterator[str]:
+    def outlook(self, plan: Plan, recorded: Evidence | None) -> list[str]:
         """Before the run: the smallest difference that each claim will be able to show."""
-        sizes = detectable(self.claims, plan, recorded)
-        if sizes:
-            yield f"kvharness: {len(sizes)} claims will be judged ({self.mode.value})"
-            yield from text.power_lines(self.claims, sizes)
+        found = outlook.outlooks(self.claims, plan, recorded)
+        if not found:
+            return []
+        some = f"{len(found)} claims" if len(found) > 1 else "1 claim"
+        title = f"kvharness: {some} will be judged (--kv-claims={self.mode.value})"
+        return [title, *outlook.lines(found)]
 
     def judge(self, evidence: Evidence) -> list[Judgement]:
         from kvharness.claims.judge import judge  # noqa: PLC0415 - scipy
@@ -90,28 +94,60 @@ class Gate:
             yield _report(judgement, evidence, strict=self.mode is ClaimsMode.STRICT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Crash:
+    """Where pytest looks for what it prints in the line of a failed test."""
+
+    path: str
+    lineno: int
+    message: str
+
+
+class _Explained(str):
+    """A failed claim: in full where failures are explained, in a line where they are listed."""
+
+    __slots__ = ("reprcrash",)
+    reprcrash: _Crash
+
+    @classmethod
+    def of(cls, judgement: Judgement, words: str) -> _Explained:
+        made = cls(words)
+        made.reprcrash = _Crash(
+            path=judgement.claim.origin, lineno=0, message=text.headline(judgement)
+        )
+        return made
+
+
 def _report(judgement: Judgement, evidence: Evidence, *, strict: bool) -> pytest.TestReport:
-    claim, outcome = judgement.claim, judgement.outcome
-    words = "\n".join(text.explain(judgement, evidence))
-    surprising = outcome in {Outcome.DIFFERS, Outcome.UNDECIDED}
-    result: tuple[str, object] = ("passed", None)
-    if surprising and strict:
-        result = ("failed", words)
-    elif judgement.verdict is Verdict.NOT_EVALUATED:
-        result = ("skipped", (claim.origin, 0, f"not evaluated: {judgement.reason}"))
-    elif judgement.verdict is Verdict.INCONCLUSIVE and outcome is not Outcome.AS_EXPECTED:
-        result = ("skipped", (claim.origin, 0, f"inconclusive: {judgement.reason}"))
-    verdict = {"id": claim.id, "verdict": judgement.verdict.value, "outcome": outcome.value}
+    claim, words = judgement.claim, "\n".join(text.explain(judgement, evidence))
+    outcome, longrepr = _result(judgement, words, strict=strict)
+    verdict = {
+        "id": claim.id,
+        "verdict": judgement.verdict.value,
+        "outcome": judgement.outcome.value,
+    }
     return pytest.TestReport(
         nodeid=f"claims::{claim.id}",
         location=(claim.origin, 0, claim.id),
         keywords={},
-        outcome=result[0],  # type: ignore[arg-type]
-        longrepr=result[1],  # type: ignore[arg-type]
+        outcome=outcome,
+        longrepr=longrepr,
         when="call",
-        sections=[] if result[0] == "failed" else [("claim", words)],
+        sections=[] if outcome == "failed" else [("claim", words)],
         user_properties=[(PROPERTY, verdict)],
     )
+
+
+def _result(
+    judgement: Judgement, words: str, *, strict: bool
+) -> tuple[Literal["passed", "failed", "skipped"], Any]:
+    """The outcome of a test, and what pytest prints with it."""
+    verdict, expected = judgement.verdict, judgement.outcome is Outcome.AS_EXPECTED
+    if judgement.surprising and strict:
+        return "failed", _Explained.of(judgement, words)
+    if verdict is Verdict.NOT_EVALUATED or (verdict is Verdict.INCONCLUSIVE and not expected):
+        return "skipped", (judgement.claim.origin, 0, f"{verdict.value}: {judgement.reason}")
+    return "passed", None
 
 
 def status(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness.claims import text
+from kvharness.claims.claim import Column
 from kvharness.claims.evidence import Evidence
 from kvharness.claims.planning import plan_of
 from kvharness.collected import cells_of_ids, test_of
@@ -14,26 +16,39 @@ from kvharness.replay import comparable
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     import pytest
 
     from kvharness.cell import Cell, Group
+    from kvharness.claims.evidence import Plan
     from kvharness.claims.judgement import Judgement
     from kvharness.gate import Gate
     from kvharness.settings import Settings
 
 
 class Judging:
-    """From what was collected and stored to verdicts, reports and their table."""
+    """From what was collected and stored to verdicts, reports and their table.
 
-    def __init__(self, gate: Gate, settings: Settings) -> None:
+    Args:
+        gate: the claims of the run.
+        settings: of the run.
+        replayed: where nothing is run, the cells that the options select from the store.
+    """
+
+    def __init__(self, gate: Gate, settings: Settings, replayed: Iterable[Cell] = ()) -> None:
         self.gate = gate
         self.settings = settings
         self.judgements: list[Judgement] = []
+        self._replayed = frozenset(replayed)
         self._ids: Sequence[str] = ()
         self._suites: dict[str, str] = {}
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether this run has some of the groups only, so that its verdicts would mean little."""
+        return self.settings.shard[1] > 1
 
     def note_ids(self, ids: Sequence[str]) -> list[str]:
         """What an xdist worker collected; all of them collect the same. Returns the outlook."""
@@ -45,26 +60,32 @@ class Judging:
 
     def outlook(self, cells: Mapping[Group, Sequence[Cell]]) -> list[str]:
         """Lines before the run: what each claim will be able to show."""
-        if not self.gate.claims or self.settings.replay is not None:
+        if not self.gate.claims or self.settings.replay is not None or self.is_shard:
             return []
-        plan = plan_of(cells, self.settings.items)
-        return list(self.gate.outlook(plan, self._recorded()))
+        return self.gate.outlook(self._plan(cells), self._recorded())
+
+    def _plan(self, cells: Mapping[Group, Sequence[Cell]]) -> Plan:
+        return plan_of(cells, items=self.settings.items, seeds=self.settings.seeds)
 
     def _recorded(self) -> Evidence | None:
-        """Earlier records tell the spread of differences."""
+        """Earlier records of this model and contract tell the spread of differences."""
         try:
             stored, *_ = comparable(self.settings.store)
         except StoreProblem:
             return None
-        return Evidence.of(stored)
+        evidence = Evidence.of(stored)
+        names = {self.settings.model, Path(self.settings.model).name}
+        same = evidence.contract == self.settings.contract.as_dict() and evidence.model in names
+        return evidence if same else None
 
     def judge(
         self, session: pytest.Session, cells: Mapping[Group, Sequence[Cell]], keys: set[str]
     ) -> None:
         """Judge and report each verdict as a test."""
-        planned = cells or cells_of_ids(self._ids, self._suites)
-        evidence = self._evidence(planned, keys)
-        if evidence is None or not self.gate.claims:
+        if not self.gate.claims or self.is_shard:
+            return
+        evidence = self._evidence(cells or cells_of_ids(self._ids, self._suites), keys)
+        if evidence is None:
             return
         self.judgements = self.gate.judge(evidence)
         session.testscollected += len(self.judgements)
@@ -74,14 +95,25 @@ class Judging:
     def _evidence(self, cells: Mapping[Group, Sequence[Cell]], keys: set[str]) -> Evidence | None:
         directory = self.settings.replay or self.settings.store
         if self.settings.replay is not None:
-            stored, *_ = comparable(directory)
-            return Evidence.of(stored, place=self._shown(directory))
+            chosen = {cell for group in cells.values() for cell in group}
+            return self._replay_evidence(directory, chosen)
         by_key = Store.read(directory).by_key
         found = [by_key[key] for key in sorted(keys) if key in by_key]
         if not found:
             return None
-        plan = plan_of(cells, self.settings.items)
-        return Evidence.of(found, plan=plan, place=self._shown(directory))
+        return Evidence.of(found, plan=self._plan(cells), place=self._shown(directory))
+
+    def _replay_evidence(self, directory: Path, chosen: AbstractSet[Cell]) -> Evidence:
+        """As `kvharness claims` reads it, but for what the run deselected."""
+        stored, *_ = comparable(directory)
+        deselected = self._replayed - chosen
+        return Evidence.of(
+            stored,
+            left_out={
+                (cell.suite, Column(cell.policy, cell.retention_text)) for cell in deselected
+            },
+            place=self._shown(directory),
+        )
 
     def _shown(self, directory: Path) -> str:
         try:
@@ -95,3 +127,8 @@ class Judging:
             yield ""
         if self.judgements:
             yield from text.verdicts(self.judgements)
+        if self.gate.claims and self.is_shard:
+            yield (
+                f"claims are not judged on one shard; when all have run: "
+                f"kvharness claims {self._shown(self.settings.store)}"
+            )

@@ -28,12 +28,14 @@ class Step:
         retention: text.
         parts: of each suite that is asked.
         certified: whether this and every larger retention is not worse than the full cache.
+        tested: whether every larger retention was certified, so that this one's turn came.
         saved: share of the full cache's bytes that are saved; None without records.
     """
 
     retention: str
     parts: tuple[Judged, ...]
     certified: bool
+    tested: bool
     saved: float | None
 
 
@@ -62,6 +64,7 @@ def steps(
             retention=retention,
             parts=tuple(parts),
             certified=number < passed,
+            tested=number <= passed,
             saved=_saved(evidence, spec.slug, retention, suites),
         )
         for number, (retention, parts) in enumerate(zip(retentions, judged, strict=True))

@@ -12,7 +12,7 @@ from kvharness.inference.region import Kind, Region, Verdict
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 class Unit(StrEnum):
@@ -46,7 +46,8 @@ class Comparison:
     baseline: Column
 
     def __str__(self) -> str:
-        return f"{self.suite} at {self.policy.retention or 'all'}"
+        retention = self.policy.retention or self.baseline.retention
+        return self.suite if retention is None else f"{self.suite} at {retention}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,8 @@ class Claim:
         unit: what the interval is over.
         method: how the interval is made.
         baseline_retention: the baseline's, where it differs from the policy's.
-        control: id of the positive control, without which a `not_better` means nothing.
+        control: id of the positive control: a difference that must be seen before seeing none
+            means anything.
         family: claims of one family are corrected together (Holm).
         settings: contract under which the expectation was established.
         expect: verdict by model name.
@@ -100,16 +102,19 @@ class Claim:
         (policy,), (baseline,) = map(PolicySpec.parse_list, (self.policy, self.baseline))
         return policy, baseline
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Its parts, suite by suite."""
+    def comparisons(self) -> list[Comparison]:
+        """Its parts, suite by suite; `full` against `floor` is one at all retentions."""
         policy, baseline = (spec.slug for spec in self.policies)
-        for suite in self.suites:
-            for retention in self.retentions:
-                yield Comparison(
-                    suite,
-                    Column.of(policy, retention),
-                    Column.of(baseline, self.baseline_retention or retention),
-                )
+        parts = (
+            Comparison(
+                suite,
+                Column.of(policy, retention),
+                Column.of(baseline, self.baseline_retention or retention),
+            )
+            for suite in self.suites
+            for retention in self.retentions
+        )
+        return list(dict.fromkeys(parts))
 
     def statement(self) -> str:
         """The claim in words: "snapkv is better than random by more than 0.1 recovered"."""

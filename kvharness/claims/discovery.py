@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
@@ -9,32 +10,48 @@ from typing import TYPE_CHECKING
 
 from kvharness.claims.file import check_ids, read_claims
 from kvharness.errors import ClaimProblem
+from kvharness.inference.region import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kvharness.claims.claim import Claim
 
 GROUP = "kvharness.claims"
 _PACKAGE = Path(__file__).parents[1]
+_FILE = "claims.toml"
 
 
 def all_claims(files: Iterable[Path] = ()) -> list[Claim]:
     """Claims of the suites, of installed packages, and of ``files``, sorted by id.
 
     Raises:
-        ClaimProblem: a file cannot be read, or two claims have one id.
+        ClaimProblem: a file cannot be read, two claims have one id, or a control is no claim.
     """
     paths = dict.fromkeys([*_own(), *_registered(), *(path.resolve() for path in files)])
     claims = [claim for path in paths for claim in read_claims(path)]
     check_ids(claims)
+    _check_controls(claims)
     return sorted(claims, key=lambda claim: claim.id)
+
+
+def _check_controls(claims: Sequence[Claim]) -> None:
+    able = {claim.id for claim in claims if claim.kind is Kind.BETTER}
+    for claim in claims:
+        if claim.control is None or claim.control in able:
+            continue
+        near = difflib.get_close_matches(claim.control, able, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ClaimProblem(
+            f"{claim.origin}: claim {claim.id!r}: control {claim.control[:60]!r}: expected the id "
+            f"of a claim of kind better{hint}"
+        )
 
 
 def _own() -> list[Path]:
     """The suites lie in the package in a wheel, and beside it in a checkout."""
     places = (_PACKAGE / "suites", _PACKAGE.parent / "suites")
-    return [path for place in places if (path := place / "claims.toml").is_file()][:1]
+    return [path for place in places if (path := place / _FILE).is_file()][:1]
 
 
 def _registered() -> list[Path]:
@@ -44,17 +61,27 @@ def _registered() -> list[Path]:
 
 def _path(entry: importlib.metadata.EntryPoint) -> Path:
     """``package:claims.toml`` names a file beside the package's modules; nothing is imported."""
-    distribution = entry.dist.name if entry.dist else "a package"
-    top, *below = entry.module.split(".")
+    # Not entry.module: it takes no '-' or '/' in the file's name.
+    module, _, file = (part.strip() for part in entry.value.partition(":"))
+    top, *below = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        raise ClaimProblem(
-            f"{distribution} registers claims as {entry.value!r}, but there is no module {top!r}; "
-            f"expected package:file.toml"
-        )
-    locations = spec.submodule_search_locations
+        raise _broken(entry, f"there is no module {top!r}")
+    locations = list(spec.submodule_search_locations or [])
     home = Path(locations[0]) if locations else Path(spec.origin or "").parent
-    return Path(home, *below, entry.attr or "claims.toml").resolve()
+    path = Path(home, *below, file or _FILE).resolve()
+    if not path.is_file():
+        raise _broken(entry, f"there is no file {path}")
+    return path
+
+
+def _broken(entry: importlib.metadata.EntryPoint, reason: str) -> ClaimProblem:
+    name = entry.dist.name if entry.dist else None
+    version = entry.dist.version if entry.dist else ""
+    return ClaimProblem(
+        f"{name or 'a package'} {version} registers claims as {entry.value!r}, but {reason}; "
+        f"expected package:file.toml. Correct or uninstall it, or run with --kv-claims=off"
+    )

@@ -13,6 +13,7 @@ from kvharness.contract import FIXED_ANCHORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from kvharness.provenance import Header
     from kvharness.record import Record
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which cells there should be: seeds of each suite and column, items of each seed.
+    """Which cells there should be.
 
     A record that is planned and not there makes a claim inconclusive; it never shrinks its n.
+
+    Attributes:
+        items: of each seed.
+        drawn: seeds that the run was given, of which ``-k`` may have deselected some.
+        seeds: of each suite and column that was selected.
     """
 
     items: int
+    drawn: int
     seeds: Mapping[tuple[str, Column], frozenset[int]]
 
     def of(self, suite: str, column: Column) -> frozenset[int]:
@@ -44,6 +51,10 @@ class Evidence:
         plan: the cells of a run. Without one (a store on its own), every policy that some run
             was given should have every cell that a claim asks for.
         runs: for each policy the largest number of seeds and items that a run was given.
+        left_out: cells of a store that were deselected: they are not missing, but no claim about
+            them is whole.
+        data: for suites whose items were replaced, by what.
+        identities: for each policy, the code and parameters that were run.
         place: where the records lie, for messages.
     """
 
@@ -52,10 +63,20 @@ class Evidence:
     records: Mapping[tuple[str, Column], Sequence[Record]]
     plan: Plan | None = None
     runs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: AbstractSet[tuple[str, Column]] = frozenset()
+    data: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[str, object] = field(default_factory=dict)
     place: str = ""
 
     @classmethod
-    def of(cls, stored: Iterable[Stored], *, plan: Plan | None = None, place: str = "") -> Self:
+    def of(
+        cls,
+        stored: Iterable[Stored],
+        *,
+        plan: Plan | None = None,
+        left_out: AbstractSet[tuple[str, Column]] = frozenset(),
+        place: str = "",
+    ) -> Self:
         """Gather records of one contract and model; of two of one cell and item the last counts.
 
         Raises:
@@ -79,6 +100,9 @@ class Evidence:
             },
             plan=plan,
             runs=_runs(headers.values()),
+            left_out=left_out,
+            data=_table(settings, "data"),
+            identities=_identities(headers.values()),
             place=place,
         )
 
@@ -96,8 +120,14 @@ class Evidence:
     def _planned(self, suite: str, column: Column) -> tuple[frozenset[int], int]:
         if self.plan is not None:
             return self.plan.of(suite, column), self.plan.items
-        seeds, items = self.runs.get(column.policy, (0, 0))
-        return frozenset(range(seeds)), items
+        seeds, items = self.drawn(column.policy)
+        return frozenset() if (suite, column) in self.left_out else frozenset(range(seeds)), items
+
+    def drawn(self, policy: str) -> tuple[int, int]:
+        """How many seeds and items the runs of a policy were given; 0 where there was none."""
+        if self.plan is not None:
+            return self.plan.drawn, self.plan.items
+        return self.runs.get(policy, (0, 0))
 
     def values(self, suite: str, column: Column, metric: str, unit: Unit) -> dict[str, float] | str:
         """The signed metric of each unit, or why there is none.
@@ -134,6 +164,14 @@ class Evidence:
 def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = settings.get(name)
     return dict(found) if isinstance(found, dict) else {}
+
+
+def _identities(headers: Iterable[Header]) -> dict[str, object]:
+    return {
+        policy: identity
+        for header in headers
+        for policy, identity in _table(header.settings, "policies").items()
+    }
 
 
 def _runs(headers: Iterable[Header]) -> dict[str, tuple[int, int]]:

@@ -7,30 +7,35 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvharness.claims.judgement import Judgement
-from kvharness.claims.part import ALPHA, judge_part, needed_cells
+from kvharness.claims.part import ALPHA, judge_part, missing, needed_cells
 from kvharness.inference.multiple import holm
-from kvharness.inference.region import Kind, Verdict
+from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from kvharness.claims.claim import Claim, Comparison
+    from kvharness.claims.claim import Claim, Column, Comparison
     from kvharness.claims.evidence import Evidence
+    from kvharness.claims.judgement import Part
     from kvharness.claims.part import Judged
-
-#: A claim that nothing differs says something only where a difference could have been seen.
-_NEEDS_CONTROL = (Kind.NOT_BETTER, Kind.EQUIVALENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """A claim's parts, its p-values over all of them, and why it may not be judged."""
+    """A claim's parts, its p-values over all of them, and what is not as it should be.
+
+    Attributes:
+        absent: why nothing of it can be judged.
+        missing: how many cells it lacks.
+        restricted: what of it was deselected.
+    """
 
     claim: Claim
     parts: tuple[Judged, ...] = ()
     p_supported: float = 1.0
     p_refuted: float = 1.0
     absent: str = ""
+    missing: str = ""
     restricted: str = ""
 
 
@@ -51,18 +56,20 @@ def judge(
 
 
 def _draft(claim: Claim, evidence: Evidence, installed: set[str] | None) -> _Draft:
-    comparisons = list(claim.comparisons())
+    comparisons = claim.comparisons()
     planned = [each for each in comparisons if _planned(claim, each, evidence)]
     if not planned:
         return _Draft(claim=claim, absent=_absent(claim, evidence, installed))
     parts = tuple(judge_part(claim, each, evidence) for each in planned)
+    cells = dict.fromkeys(cell for each in planned for cell in needed_cells(claim, each))
     # Supported needs every part, which needs no correction; some part is refuted after Holm.
     return _Draft(
         claim=claim,
         parts=parts,
         p_supported=max(part.p_supported for part in parts),
         p_refuted=float(holm([part.p_refuted for part in parts]).min()),
-        restricted=_restricted(planned, comparisons),
+        missing=missing(cells, evidence),
+        restricted=_restricted(planned, comparisons) or _fewer_seeds(cells, evidence),
     )
 
 
@@ -72,14 +79,14 @@ def _planned(claim: Claim, comparison: Comparison, evidence: Evidence) -> bool:
 
 
 def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str:
-    names = [name for spec in claim.policies for name in spec.names]
+    names = dict.fromkeys(name for spec in claim.policies for name in spec.names)
     gone = [name for name in names if installed is not None and name not in installed]
     if gone:
-        return f"{gone[0]} is not installed"
-    unseen = [spec for spec in claim.policies if spec.slug not in evidence.policies]
+        return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed"
+    unseen = [str(spec) for spec in claim.policies if spec.slug not in evidence.policies]
     if unseen:
-        return f"there are no records of {' and '.join(map(str, unseen))}"
-    return "its suites and retentions were not selected"
+        return f"there are no records of {' and '.join(unseen)}"
+    return "the cells that it compares were not selected"
 
 
 def _restricted(planned: Sequence[Comparison], whole: Sequence[Comparison]) -> str:
@@ -88,6 +95,14 @@ def _restricted(planned: Sequence[Comparison], whole: Sequence[Comparison]) -> s
     return (
         f"only {len(planned)} of {len(whole)} parts were selected: {', '.join(map(str, planned))}"
     )
+
+
+def _fewer_seeds(cells: Iterable[tuple[str, Column]], evidence: Evidence) -> str:
+    if evidence.plan is None:
+        return ""
+    least = min(len(evidence.plan.of(suite, column)) for suite, column in cells)
+    drawn = evidence.plan.drawn
+    return f"only {least} of {drawn} seeds were selected" if least < drawn else ""
 
 
 def _corrected(drafts: list[_Draft]) -> list[_Draft]:
@@ -105,24 +120,29 @@ def _corrected(drafts: list[_Draft]) -> list[_Draft]:
 
 
 def _judgement(draft: _Draft, evidence: Evidence) -> Judgement:
+    expected = draft.claim.expect.get(evidence.model)
+    elsewhere = _joined(draft.restricted, _other_settings(draft.claim, evidence))
     if draft.absent:
         return Judgement(
             claim=draft.claim,
             verdict=Verdict.NOT_EVALUATED,
             reason=draft.absent,
-            binding=False,
+            elsewhere=elsewhere,
+            expected=None if elsewhere else expected,
         )
     verdict, reason = _verdict(draft)
-    other = _other_settings(draft.claim, evidence)
-    binding = not draft.restricted and not other
     return Judgement(
         claim=draft.claim,
         verdict=verdict,
         parts=tuple(judged.part for judged in draft.parts),
-        reason="; ".join(text for text in (reason, draft.restricted, other) if text),
-        expected=draft.claim.expect.get(evidence.model) if binding else None,
-        binding=binding,
+        reason=_joined(reason, elsewhere),
+        elsewhere=elsewhere,
+        expected=None if elsewhere else expected,
     )
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(filter(None, reasons))
 
 
 def _verdict(draft: _Draft) -> tuple[Verdict, str]:
@@ -131,22 +151,36 @@ def _verdict(draft: _Draft) -> tuple[Verdict, str]:
         return Verdict.SUPPORTED, ""
     if whole and draft.p_refuted <= ALPHA:
         return Verdict.REFUTED, ""
-    reasons = list(dict.fromkeys(judged.part.reason for judged in draft.parts))
-    missing = "; ".join(reason for reason in reasons if reason)
-    return Verdict.INCONCLUSIVE, missing or _undecided(draft)
+    others = [judged.part.reason for judged in draft.parts if not judged.missing]
+    reasons = dict.fromkeys(filter(None, [draft.missing, *others]))
+    return Verdict.INCONCLUSIVE, _joined(*reasons) or _undecided(draft)
 
 
 def _undecided(draft: _Draft) -> str:
+    """Which parts keep the claim from a verdict, and how many items would decide them."""
     parts = [judged.part for judged in draft.parts]
-    open_parts = [part for part in parts if part.verdict is not Verdict.SUPPORTED]
-    named = ", ".join(str(part.comparison) for part in open_parts)
-    if not open_parts:
-        return f"each part is supported, the family {draft.claim.family!r} as a whole is not"
-    needed = [part.needed for part in open_parts]
+    against = [part for part in parts if part.verdict is Verdict.REFUTED]
+    undecided = [part for part in parts if part.verdict is Verdict.INCONCLUSIVE]
+    family = f"the family {draft.claim.family!r}"
+    reasons = []
+    if undecided:
+        reasons.append(f"undecided: {_names(undecided)}{_enough(draft.claim, undecided)}")
+    if against:
+        over = f"{len(parts)} parts{f' and {family}' if draft.claim.family else ''}"
+        reasons.append(f"refuted alone, but not after Holm over {over}: {_names(against)}")
+    return _joined(*reasons) or f"every part is supported, but not after Holm over {family}"
+
+
+def _names(parts: Sequence[Part]) -> str:
+    return ", ".join(str(part.comparison) for part in parts)
+
+
+def _enough(claim: Claim, parts: Sequence[Part]) -> str:
+    needed = [part.needed for part in parts]
     if any(number is None for number in needed):
-        return f"undecided: {named}"
+        return ""
     most = max(number for number in needed if number is not None)
-    return f"undecided: {named}; about {most} items would settle it"
+    return f"; about {most} {claim.unit.value}s would settle it"
 
 
 def _other_settings(claim: Claim, evidence: Evidence) -> str:
@@ -155,21 +189,28 @@ def _other_settings(claim: Claim, evidence: Evidence) -> str:
         for name, given in claim.settings.items()
         if evidence.contract.get(name) != given
     ]
+    differ += [
+        f"generated items of {suite} (here {evidence.data[suite]})"
+        for suite in claim.suites
+        if suite in evidence.data
+    ]
     return f"established for {', '.join(differ)}" if differ else ""
 
 
-def _controlled(judgement: Judgement, all_of_them: dict[str, Judgement]) -> Judgement:
+def _controlled(judgement: Judgement, all_of_them: Mapping[str, Judgement]) -> Judgement:
     """Without a positive control that works, seeing no difference means nothing."""
-    claim = judgement.claim
-    if claim.control is None or judgement.verdict is not Verdict.SUPPORTED:
+    name = judgement.claim.control
+    if name is None or judgement.verdict is Verdict.NOT_EVALUATED:
         return judgement
-    control = all_of_them.get(claim.control)
-    if claim.kind not in _NEEDS_CONTROL or (control and control.verdict is Verdict.SUPPORTED):
+    control = all_of_them.get(name)
+    judgement = replace(judgement, control=control)
+    works = control is not None and control.verdict is Verdict.SUPPORTED
+    if works or judgement.verdict is not Verdict.SUPPORTED:
         return judgement
     found = control.verdict.value if control else "not among the claims"
-    reason = f"its control {claim.control} is {found}"
+    reason = f"its control {name} is {found}"
     return replace(
         judgement,
         verdict=Verdict.INCONCLUSIVE,
-        reason="; ".join(text for text in (reason, judgement.reason) if text),
+        reason=_joined(reason, judgement.reason),
     )

@@ -55,22 +55,32 @@ class Judgement:
         claim: what was judged.
         verdict: over all parts, corrected for their number and for the claim's family.
         parts: one for each suite and retention.
-        reason: why it is inconclusive or was not evaluated; empty otherwise.
-        expected: the verdict expected of this model under these settings; None where none is.
-        binding: whether these are the settings and all the parts that expectations are about.
+        reason: why it is inconclusive or was not evaluated, and what is in ``elsewhere``.
+        elsewhere: what is not as expectations suppose, such as another context or parts that
+            were not selected.
+        expected: the verdict expected of this model; None where there is none, or elsewhere.
+        control: of its positive control, where it names one that was judged.
     """
 
     claim: Claim
     verdict: Verdict
     parts: tuple[Part, ...] = ()
     reason: str = ""
+    elsewhere: str = ""
     expected: Verdict | None = None
-    binding: bool = True
+    control: Judgement | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether every part of the claim has an interval."""
+        """Whether every part of the claim, and of its control, has an interval."""
+        if self.claim.control is not None and (self.control is None or not self.control.whole):
+            return False
         return bool(self.parts) and all(part.interval is not None for part in self.parts)
+
+    @property
+    def surprising(self) -> bool:
+        """Whether a strict run fails: another verdict than the expected one, or none."""
+        return self.outcome in {Outcome.DIFFERS, Outcome.UNDECIDED}
 
     @property
     def outcome(self) -> Outcome:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kvharness.contract import Anchor
+from kvharness.inference.method import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kvharness.record import Record
 
@@ -29,9 +29,16 @@ RECORDED = (
 DERIVED = ("score", "recovered", "evidence_kept", "bytes")
 METRICS = (*RECORDED, *DERIVED)
 _LESS_IS_BETTER = {"nll", "bytes"}
+#: 1 or 0 for an item of one question: exact methods take them, and those need no 20 items.
+MAYBE_BINARY = {"exact", "contains", "score"}
 #: A paired standard deviation where nothing is recorded yet: measured on 12 documents with the
-#: embedded model for `recovered` and `nll`; for shares half a point is the largest there is.
-TYPICAL_SD = {"recovered": 0.25, "nll": 1.0}
+#: embedded model for `recovered` and `nll`, large for the others, which are shares. Bytes have
+#: none that holds for all models.
+TYPICAL_SD = {
+    **dict.fromkeys({*METRICS} - {"bytes"}, 0.5),
+    "recovered": 0.25,
+    "nll": 1.0,
+}
 
 
 def sign(metric: str) -> int:
@@ -68,16 +75,12 @@ class Scale:
     @classmethod
     def of(cls, anchors: Mapping[str, Iterable[Record]]) -> Scale | str:
         """The scale of a suite's anchor records, or why there is none."""
-        by_item = {
-            name: {record.item: record.metrics["nll"] for record in records}
-            for name, records in anchors.items()
-        }
-        floor, full = by_item.get(Anchor.FLOOR, {}), by_item.get(Anchor.FULL, {})
-        both = sorted(set(floor) & set(full))
+        floor = nll_by_item(anchors.get(Anchor.FLOOR, ()))
+        full = nll_by_item(anchors.get(Anchor.FULL, ()))
+        both = sorted(floor.keys() & full.keys())
         if not both:
             return "recovered needs the records of full and floor on the same items"
-        gaps = np.array([floor[item] - full[item] for item in both])
-        if not _surely_positive(gaps):
+        if not _surely_positive([floor[item] - full[item] for item in both]):
             return "no headroom: the nll of full and floor cannot be told apart"
         return cls(
             floor=fmean(floor[item] for item in both), full=fmean(full[item] for item in both)
@@ -87,9 +90,15 @@ class Scale:
         return (self.floor - nll) / (self.floor - self.full)
 
 
-def _surely_positive(gaps: np.ndarray) -> bool:
-    from scipy import stats  # noqa: PLC0415 - collecting tests needs no scipy
+def nll_by_item(records: Iterable[Record]) -> dict[str, float]:
+    """An item that several seeds drew counts once, with its mean."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        found[record.item_digest].append(record.metrics["nll"])
+    return {item: fmean(numbers) for item, numbers in found.items()}
 
-    if len(gaps) < 2 or np.ptp(gaps) == 0:
-        return bool(gaps.min() > 0)
-    return bool(stats.ttest_1samp(gaps, 0, alternative="greater").pvalue < 0.05)
+
+def _surely_positive(gaps: Sequence[float]) -> bool:
+    from kvharness.inference.estimate import Sample  # noqa: PLC0415 - collecting needs no scipy
+
+    return Sample.of(gaps, method=Method.T).interval().low > 0

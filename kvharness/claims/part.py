@@ -7,18 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.judgement import Part
+from kvharness.claims.paired import paired
 from kvharness.contract import FIXED_ANCHORS
-from kvharness.inference.estimate import LEAST_UNITS, Sample
+from kvharness.inference.estimate import LEAST_UNITS
 from kvharness.inference.power import smallest_detectable, units_needed
 from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kvharness.claims.claim import Claim, Comparison
     from kvharness.claims.evidence import Evidence
+    from kvharness.inference.estimate import Sample
     from kvharness.inference.region import Region
 
 ALPHA = 0.05
@@ -26,23 +28,25 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A part with its p-values: of being supported and of being refuted by chance."""
+    """A part with its p-values: of being supported and of being refuted by chance.
+
+    ``missing`` says that it has no interval because cells are missing.
+    """
 
     part: Part
     p_supported: float = 1.0
     p_refuted: float = 1.0
+    missing: bool = False
 
 
 def judge_part(claim: Claim, comparison: Comparison, evidence: Evidence) -> Judged:
     """The verdict on one suite and retention, at the level of one test."""
-    missing = _missing(claim, comparison, evidence)
-    differences = missing or _differences(claim, comparison, evidence)
-    if isinstance(differences, str):
-        return _without(comparison, differences)
-    try:
-        sample = Sample.of(differences, method=claim.method, seed=_seed(claim, comparison))
-    except ValueError as error:
-        return _without(comparison, str(error))
+    lacking = missing(needed_cells(claim, comparison), evidence)
+    if lacking:
+        return Judged(part=_without(comparison, lacking), missing=True)
+    sample = _sample(claim, comparison, evidence)
+    if isinstance(sample, str):
+        return Judged(part=_without(comparison, sample))
     return _judged(claim, comparison, sample)
 
 
@@ -88,19 +92,14 @@ def p_values(region: Region, sample: Sample) -> tuple[float, float]:
     return max(inside), min(outside)
 
 
-def _missing(claim: Claim, comparison: Comparison, evidence: Evidence) -> str:
-    whole, planned = 0, 0
-    for suite, column in needed_cells(claim, comparison):
-        counted = evidence.cells(suite, column)
-        if counted is None:
-            return f"no {column} was run on {suite}"
-        whole, planned = whole + counted[0], planned + counted[1]
-    if whole < planned:
-        return f"{planned - whole} of {planned} cells missing"
-    return ""
+def missing(needed: Iterable[tuple[str, Column]], evidence: Evidence) -> str:
+    """How many of the cells that there should be are not whole; empty where all are."""
+    counts = [evidence.cells(suite, column) or (0, 1) for suite, column in needed]
+    whole, planned = (sum(numbers) for numbers in zip(*counts, strict=True))
+    return f"{planned - whole} of {planned} cells missing" if whole < planned else ""
 
 
-def _differences(claim: Claim, comparison: Comparison, evidence: Evidence) -> np.ndarray | str:
+def _sample(claim: Claim, comparison: Comparison, evidence: Evidence) -> Sample | str:
     found = []
     for column in (comparison.policy, comparison.baseline):
         values = evidence.values(comparison.suite, column, claim.metric, claim.unit)
@@ -108,9 +107,12 @@ def _differences(claim: Claim, comparison: Comparison, evidence: Evidence) -> np
             return values
         found.append(values)
     policy, baseline = found
-    if set(policy) != set(baseline):
-        return "policy and baseline did not answer the same items"
-    return np.array([policy[name] - baseline[name] for name in sorted(policy)])
+    if policy.keys() != baseline.keys():
+        return f"{comparison.policy} and {comparison.baseline} did not answer the same items"
+    try:
+        return paired(policy, baseline, method=claim.method, seed=_seed(claim, comparison))
+    except ValueError as error:
+        return str(error)
 
 
 def _too_few(claim: Claim, sample: Sample) -> str:
@@ -129,8 +131,8 @@ def _needed(region: Region, sample: Sample) -> int | None:
     return needed if needed is None or needed > sample.units else sample.units + 1
 
 
-def _without(comparison: Comparison, reason: str) -> Judged:
-    return Judged(part=Part(comparison=comparison, verdict=Verdict.INCONCLUSIVE, reason=reason))
+def _without(comparison: Comparison, reason: str) -> Part:
+    return Part(comparison=comparison, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _seed(claim: Claim, comparison: Comparison) -> int:

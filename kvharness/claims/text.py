@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from kvharness.claims.judgement import Outcome
-from kvharness.inference.region import Kind, Verdict
+from kvharness.claims.reproduce import command
+from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kvharness.claims.claim import Claim
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement, Part
 
 _WIDTH = 98
+#: Of a table's last column.
+_REASON = 60
+#: So that a claim of many parts still fits on one screen.
+_MOST_ROWS = 20
+_SCALES = defaultdict(
+    lambda: ", more is better",
+    {
+        "recovered": ", which is 0 with sinks and recents only and 1 with the full cache",
+        "nll": " (nats a token, sign changed), more is better",
+        "bytes": " (sign changed), more is better",
+    },
+)
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Iterator[str]:
@@ -31,26 +45,42 @@ def verdicts(judgements: Sequence[Judgement]) -> Iterator[str]:
             [each.claim.id, each.verdict.value, _expected(each), _summary(each)] for each in judged
         ]
         yield from tabulate(rows, headers=headers, disable_numparse=True).splitlines()
-    yield from _not_evaluated(judgements)
+    yield from _grouped(
+        "no expectation applies", {each.claim.id: each.elsewhere for each in judged}
+    )
+    absent = {each.claim.id: each.reason for each in judgements if each not in judged}
+    yield from _grouped("not evaluated", absent)
     yield count(judgements)
 
 
 def count(judgements: Sequence[Judgement]) -> str:
-    """One line: claims: 9 supported, 2 refuted; 1 differs from what was expected."""
+    """One line: claims: 9 supported, 2 refuted; 1 not as expected."""
     found = Counter(each.verdict for each in judgements)
     numbers = [f"{found[verdict]} {verdict.value}" for verdict in Verdict if found[verdict]]
-    surprises = sum(each.outcome is Outcome.DIFFERS for each in judgements)
-    ending = {0: "", 1: "; 1 differs from what was expected"}.get(
-        surprises, f"; {surprises} differ from what was expected"
-    )
+    surprises = sum(each.surprising for each in judgements)
+    ending = f"; {surprises} not as expected" if surprises else ""
     return f"claims: {', '.join(numbers) or 'none'}{ending}"
+
+
+def _grouped(title: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """A line for each reason, with the claims that have it."""
+    ids: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        ids.setdefault(reason, []).append(name)
+    for reason, names in ids.items():
+        if reason:
+            yield from textwrap.wrap(
+                f"{title}: {reason}: {', '.join(names)}",
+                _WIDTH,
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
 
 
 def explain(judgement: Judgement, evidence: Evidence) -> Iterator[str]:
     """One screen: the claim, estimate and interval of each part, and what to do."""
     claim = judgement.claim
-    expected = f", expected {judgement.expected.value}" if judgement.expected else ""
-    yield f"claim {claim.id}: {judgement.verdict.value.upper()}{expected} ({evidence.model})"
+    yield f"claim {claim.id}: {headline(judgement)} ({evidence.model})"
     yield from _wrapped(claim.statement())
     if judgement.reason:
         yield from _wrapped(judgement.reason)
@@ -59,15 +89,10 @@ def explain(judgement: Judgement, evidence: Evidence) -> Iterator[str]:
     yield from _what_to_do(judgement, evidence)
 
 
-def _not_evaluated(judgements: Sequence[Judgement]) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
-    for each in judgements:
-        if each.verdict is Verdict.NOT_EVALUATED:
-            reasons.setdefault(each.reason, []).append(each.claim.id)
-    for reason, ids in reasons.items():
-        yield from textwrap.wrap(
-            f"not evaluated: {reason}: {', '.join(ids)}", _WIDTH, subsequent_indent="    "
-        )
+def headline(judgement: Judgement) -> str:
+    """REFUTED, expected supported."""
+    expected = f", expected {judgement.expected.value}" if judgement.expected else ""
+    return f"{judgement.verdict.value.upper()}{expected}"
 
 
 def _expected(judgement: Judgement) -> str:
@@ -79,100 +104,90 @@ def _expected(judgement: Judgement) -> str:
 
 
 def _summary(judgement: Judgement) -> str:
-    """The part that decides: the first that is not as the verdict says, else the closest one."""
-    found = [part for part in judgement.parts if part.interval is not None]
-    if not found:
-        return judgement.reason
-    part = min(found, key=lambda each: _distance(judgement.claim, each, judgement.verdict))
+    """The part that decides, or why none does."""
+    found = _by_closeness(judgement)
+    agreed = all(part.verdict is Verdict.SUPPORTED for part in found)
+    if len(found) < len(judgement.parts) or (agreed and judgement.verdict is not Verdict.SUPPORTED):
+        return textwrap.shorten(judgement.reason, _REASON, placeholder=" ...")
+    part = found[-1] if judgement.verdict is Verdict.REFUTED else found[0]
     return f"{_numbers(part)} {part.comparison}, n={part.units}"
 
 
-def _distance(claim: Claim, part: Part, verdict: Verdict) -> float:
-    """How far the interval's near end is inside the region; for a refuted claim, outside it."""
-    interval, region = part.interval, claim.region
+def _by_closeness(judgement: Judgement) -> list[Part]:
+    """Parts with an interval; those that settle the verdict are at the end."""
+    found = [part for part in judgement.parts if part.interval is not None]
+    return sorted(found, key=lambda part: _distance(judgement, part))
+
+
+def _distance(judgement: Judgement, part: Part) -> float:
+    """How far the interval is inside the claimed region; of a refuted claim, outside it."""
+    interval, region = part.interval, judgement.claim.region
     if interval is None:
-        return math.inf
-    if verdict is Verdict.REFUTED:
-        return -max(region.low - interval.high, interval.low - region.high)
+        return -math.inf
+    if judgement.verdict is Verdict.REFUTED:
+        return max(region.low - interval.high, interval.low - region.high)
     return min(interval.low - region.low, region.high - interval.high)
 
 
 def _numbers(part: Part) -> str:
     interval = part.interval
     if interval is None:
-        return ""
+        return "-"
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def _parts(judgement: Judgement) -> Iterator[str]:
     if not judgement.parts:
         return
+    claim = judgement.claim
+    yield from _wrapped(
+        f"below: {claim.policy} minus {claim.baseline} in {claim.metric}{_SCALES[claim.metric]}; "
+        f"90 % intervals; margin {claim.margin:g}"
+    )
+    chosen = _rows(judgement)
     rows = [
         [str(part.comparison), _numbers(part), part.units or "-", part.verdict.value, _note(part)]
-        for part in judgement.parts
+        for part in chosen
     ]
-    claim = judgement.claim
-    yield (
-        f"  {claim.policy} minus {claim.baseline} in {claim.metric}, positive is better for "
-        f"{claim.policy}; margin {claim.margin:g}; 90 % intervals"
-    )
-    headers = ["part", "difference", f"{claim.unit.value}s", "alone", ""]
+    headers = ["part", "difference", f"{claim.unit.value}s", "this part", ""]
     for line in tabulate(rows, headers=headers, disable_numparse=True).splitlines():
-        yield f"  {line}".rstrip()
+        yield f"    {line}".rstrip()
+    if len(chosen) < len(judgement.parts):
+        yield f"    and {len(judgement.parts) - len(chosen)} parts that matter less"
+
+
+def _rows(judgement: Judgement) -> Sequence[Part]:
+    """All parts; of many, those without an interval and those that are closest."""
+    if len(judgement.parts) <= _MOST_ROWS:
+        return judgement.parts
+    without = [part for part in judgement.parts if part.interval is None]
+    with_one = _by_closeness(judgement)
+    if judgement.verdict is Verdict.REFUTED:
+        with_one.reverse()
+    return [*without, *with_one][:_MOST_ROWS]
 
 
 def _note(part: Part) -> str:
     if part.reason:
         return part.reason
-    if part.needed is not None:
-        return f"about {part.needed} would settle it"
-    return ""
+    return "" if part.needed is None else f"about {part.needed} would settle it"
 
 
 def _origin(claim: Claim) -> Iterator[str]:
     source = f"; source: {claim.source}" if claim.source else ""
     yield from _wrapped(f"stands in {claim.origin}{source}")
     if claim.why:
-        yield from _wrapped(f"margin: {claim.why}")
+        yield from _wrapped(f"why this margin: {claim.why}")
 
 
 def _what_to_do(judgement: Judgement, evidence: Evidence) -> Iterator[str]:
-    claim = judgement.claim
-    place = evidence.place or "STORE"
+    claim, place = judgement.claim, shlex.quote(evidence.place or "STORE")
     yield f"  judge again, without a model:  kvharness claims {place} --claim {claim.id}"
-    yield f"  measure again:                 {command(claim)}"
+    yield f"  measure, or what is missing:   {command(claim, evidence)}"
     if judgement.outcome is Outcome.DIFFERS:
-        yield f"  if the new verdict is right:   kvharness claims {place} --accept"
-
-
-def command(claim: Claim) -> str:
-    """The pytest command that measures what a claim compares."""
-    settings = "".join(f" --kv-{name}={value}" for name, value in claim.settings.items())
-    names = " or ".join(claim.suites)
-    return (
-        f"pytest suites '--policy={claim.policy},{claim.baseline}' "
-        f"--retention={','.join(_retentions(claim))} -k '{names}'{settings}"
-    )
-
-
-def _retentions(claim: Claim) -> list[str]:
-    return list(dict.fromkeys([*claim.retentions, *filter(None, [claim.baseline_retention])]))
+        again = f"kvharness claims {place} --claim {claim.id} --accept"
+        yield f"  if the new verdict is right:   {again}"
 
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ")
-
-
-def power_lines(claims: Sequence[Claim], detectable: dict[str, float]) -> Iterator[str]:
-    """For each claim the smallest difference that the plan can see, beside its margin."""
-    for claim in claims:
-        if claim.id not in detectable:
-            continue
-        smallest = detectable[claim.id]
-        short = claim.margin and smallest > claim.margin
-        verb = "cannot settle" if short else "can see"
-        yield (
-            f"  {claim.id}: this run {verb} it; it detects {smallest:.2g}, margin {claim.margin:g}"
-            if claim.kind is not Kind.BETTER or claim.margin
-            else f"  {claim.id}: this run detects {smallest:.2g} {claim.metric}"
-        )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from kvharness.claims.budget import smallest, steps
+from kvharness.claims.table import expected_one
 from kvharness.commands.reading import add_store, check_metric, interval_text, read_evidence, show
 from kvharness.errors import UsageProblem
 from kvharness.spec import PolicySpec
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kvharness.claims.budget import Step
+    from kvharness.claims.evidence import Evidence
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,32 +36,41 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 0, also where no retention is certified."""
+    from kvharness.claims.budget import steps  # noqa: PLC0415 - scipy
+
     check_metric(given.metric)
     if not 0 < given.margin < 1e12:
         raise UsageProblem(f"--margin {given.margin}: expected a number above 0")
-    specs = PolicySpec.parse_list(given.policy)
     evidence, _ = read_evidence(given.store)
-    if len(specs) != 1 or specs[0].slug not in evidence.policies:
-        there = ", ".join(sorted(evidence.policies))
-        raise UsageProblem(f"--policy {given.policy!r}: expected one of {there}")
-    suites = sorted({suite for suite, _ in evidence.records})
+    slug = _slug(given.policy, evidence)
+    suites = sorted({suite for suite, column in evidence.records if column.policy == slug})
     asked = [[suite] for suite in suites] + ([suites] if len(suites) > 1 else [])
+    show([f"{slug}: how little of the cache is certified to do? ({evidence.model})", ""])
     for some in asked:
-        found = steps(
-            evidence, policy=given.policy, suites=some, metric=given.metric, margin=given.margin
-        )
-        show(_lines(some, found, given))
-    show([_footnote(given)])
+        found = steps(evidence, policy=slug, suites=some, metric=given.metric, margin=given.margin)
+        show(_lines(some, found))
+    show(["", *_footnote(given)])
     return 0
 
 
-def _lines(
-    suites: Sequence[str], found: Sequence[Step], given: argparse.Namespace
-) -> Iterator[str]:
+def _slug(text: str, evidence: Evidence) -> str:
+    """The policy as records name it."""
+    there = sorted({column.policy for _, column in evidence.records if column.retention})
+    if not there:
+        raise UsageProblem(f"{evidence.place}: there are no records of a policy with a retention")
+    specs = PolicySpec.parse_list(text)
+    if len(specs) != 1 or specs[0].slug not in there:
+        raise UsageProblem(f"--policy {text!r}: {expected_one(text, there)}")
+    return specs[0].slug
+
+
+def _lines(suites: Sequence[str], found: Sequence[Step]) -> Iterator[str]:
+    from kvharness.claims.budget import smallest  # noqa: PLC0415 - scipy
+
     title = suites[0] if len(suites) == 1 else "all suites together"
     best = smallest(found)
     if best is None:
-        yield f"{title}: no retention of {given.policy} is certified"
+        yield f"{title}: no retention is certified"
     else:
         saved = "" if best.saved is None else f", which saves {best.saved:.0%} of the bytes"
         yield f"{title}: keep {best.retention}{saved}"
@@ -73,9 +83,9 @@ def _table(found: Sequence[Step]) -> str:
     rows = [
         [
             step.retention,
-            "certified" if step.certified else "-",
+            _state(step),
             interval_text(part.part.interval),
-            part.part.units,
+            part.part.units or "-",
             part.part.reason or ("" if part.part.needed is None else f"about {part.part.needed}"),
         ]
         for step in found
@@ -86,9 +96,18 @@ def _table(found: Sequence[Step]) -> str:
     return table
 
 
-def _footnote(given: argparse.Namespace) -> str:
-    return (
-        f"certified: not worse than the full cache by more than {given.margin:g} {given.metric}, "
-        f"from high to low retention until the first that fails; 5 % chance of certifying any "
-        f"retention wrongly"
+def _state(step: Step) -> str:
+    if step.certified:
+        return "certified"
+    return "not certified" if step.tested else "not tested"
+
+
+def _footnote(given: argparse.Namespace) -> Iterator[str]:
+    yield (
+        f"certified: not worse than the full cache by more than {given.margin:g} {given.metric}. "
+        f"Retentions are"
     )
+    yield (
+        "tested from high to low until the first that fails: for each suite, and for all together,"
+    )
+    yield "the chance of certifying any retention wrongly is 5 %"

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from kvharness.claims import text
 from kvharness.claims.accept import accept, acceptable
-from kvharness.claims.judgement import Outcome
+from kvharness.claims.table import expected_one
 from kvharness.commands.reading import add_files, add_store, judged, read_evidence, show
 from kvharness.errors import UsageProblem
+from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
     import argparse
@@ -35,28 +36,38 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report-only", action="store_true", help="exit with 0 whatever the verdicts"
     )
+    parser.add_argument(
+        "--complete",
+        action="store_true",
+        help="exit with 1 also where a verdict is expected and the store has no records for it",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 1 where a verdict is not the expected one, or undecided against it."""
     evidence, _ = read_evidence(given.store)
     chosen = _chosen(judged(evidence, given.file), given.claim)
-    surprises = [each for each in chosen if each.outcome in {Outcome.DIFFERS, Outcome.UNDECIDED}]
+    surprises = [each for each in chosen if _surprising(each, complete=given.complete)]
     if not given.claim:
         show(text.verdicts(chosen))
     for each in chosen if given.claim else surprises:
-        show(["", *text.explain(each, evidence)])
+        show([*([] if given.claim[:1] == [each.claim.id] else [""]), *text.explain(each, evidence)])
     if given.accept:
         return _accept(chosen, evidence)
     return int(bool(surprises) and not given.report_only)
+
+
+def _surprising(judgement: Judgement, *, complete: bool) -> bool:
+    lost = judgement.verdict is Verdict.NOT_EVALUATED and judgement.expected is not None
+    return judgement.surprising or (complete and lost)
 
 
 def _chosen(judgements: list[Judgement], ids: Sequence[str]) -> list[Judgement]:
     known = {each.claim.id: each for each in judgements}
     for name in ids:
         if name not in known:
-            raise UsageProblem(f"--claim {name!r}: expected one of {', '.join(known) or 'none'}")
-    return [known[name] for name in ids] if ids else judgements
+            raise UsageProblem(f"--claim {name!r}: {expected_one(name, known)}")
+    return [known[name] for name in dict.fromkeys(ids)] if ids else judgements
 
 
 def _accept(judgements: Sequence[Judgement], evidence: Evidence) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from kvharness.claims.compare import changed_verdicts, changes
 from kvharness.commands.reading import (
     add_files,
     check_metric,
@@ -16,12 +16,15 @@ from kvharness.commands.reading import (
     read_evidence,
     show,
 )
+from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kvharness.claims.compare import Change
+
+_WIDTH = 98
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,17 +38,28 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 0: a change is news, not a mistake."""
-    check_metric(given.metric)
-    (first, _), (second, _) = read_evidence(given.first), read_evidence(given.second)
-    found = list(changes(first, second, given.metric))
-    show(_table([each for each in found if given.all or each.differs], given.metric))
-    show(_masks(found))
-    verdicts = changed_verdicts(judged(first, given.file), judged(second, given.file))
-    show(
-        f"claim {name}: {one.value} in A, {two.value} in B" for name, (one, two) in verdicts.items()
+    from kvharness.claims.compare import (  # noqa: PLC0415 - scipy
+        changed_policies,
+        changed_settings,
+        changed_verdicts,
+        changes,
     )
-    show([f"{len(verdicts)} verdicts changed"])
+
+    check_metric(given.metric)
+    (first, before), (second, after) = read_evidence(given.first), read_evidence(given.second)
+    show(_settings(changed_settings(before[-1], after[-1])))
+    show(f"{name}: other code or parameters" for name in changed_policies(first, second))
+    found = changes(first, second, given.metric, (given.first, given.second))
+    show(_table([each for each in found if given.all or each.differs], given.metric))
+    show(_counts(found))
+    verdicts = changed_verdicts(judged(first, given.file), judged(second, given.file))
+    show(_verdicts(verdicts))
     return 0
+
+
+def _settings(changed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    for name, (one, other) in changed.items():
+        yield f"{name}: {one} in A, {other} in B"
 
 
 def _table(found: Sequence[Change], metric: str) -> Iterator[str]:
@@ -55,26 +69,57 @@ def _table(found: Sequence[Change], metric: str) -> Iterator[str]:
             each.suite,
             str(each.column),
             interval_text(each.interval),
-            each.units,
-            each.masks or "-",
-            _alone(each),
+            "yes" if each.moved else "-",
+            each.records,
+            _masks(each),
         ]
         for each in found
     ]
     if rows:
-        better = f"{metric}: B minus A, + is better"
-        headers = ["suite", "cell", better, "items", "masks changed", "only in"]
-        yield tabulate(rows, headers=headers, disable_numparse=True)
+        better = f"{metric}: B minus A, + is better [90 %]"
+        headers = ["suite", "cell", better, "surely", "records", "masks changed"]
+        yield from tabulate(rows, headers=headers, disable_numparse=True).splitlines()
 
 
-def _masks(found: Sequence[Change]) -> Iterator[str]:
-    shared, masks = sum(each.units for each in found), sum(each.masks for each in found)
-    yield (
-        f"{masks} of {shared} shared records kept other entries; where the entries are the same, "
-        f"a difference comes from decoding"
-    )
+def _masks(change: Change) -> str:
+    if not change.masks:
+        return "-"
+    share = "" if change.shared is None else f", at least {change.shared:.2%} of entries shared"
+    return f"{change.masks}{share}"
 
 
-def _alone(change: Change) -> str:
-    sides = (("A", change.only_first), ("B", change.only_second))
-    return ", ".join(f"{name}: {count}" for name, count in sides if count)
+def _counts(found: Sequence[Change]) -> Iterator[str]:
+    shared = sum(each.records for each in found)
+    if not shared:
+        yield "A and B have no record of the same cell and item: other suites, seeds or contexts"
+    else:
+        masks = sum(each.masks for each in found)
+        moved = sum(each.moved for each in found)
+        yield (
+            f"{shared} records in both: {masks} kept other entries; {moved} of {len(found)} cells "
+            f"differ surely (Holm, 5 %)"
+        )
+        yield "where the same entries are kept, a difference comes from decoding"
+    for name, count in (
+        ("A", sum(each.only_first for each in found)),
+        ("B", sum(each.only_second for each in found)),
+    ):
+        if count:
+            yield f"{count} records only in {name}"
+
+
+def _verdicts(changed: Mapping[str, tuple[Verdict, Verdict]]) -> Iterator[str]:
+    """Each claim that both stores can judge; the others in a line."""
+    both = {name: pair for name, pair in changed.items() if Verdict.NOT_EVALUATED not in pair}
+    yield f"{len(both)} verdicts changed"
+    for name, (one, two) in both.items():
+        yield f"    {name}: {one.value} in A, {two.value} in B"
+    for store, side in (("A", 1), ("B", 0)):
+        alone = [name for name, pair in changed.items() if pair[side] is Verdict.NOT_EVALUATED]
+        if alone:
+            yield from textwrap.wrap(
+                f"only {store} has what these are judged on: {', '.join(alone)}",
+                _WIDTH,
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.evidence import Evidence
-from kvharness.claims.judge import judge
 from kvharness.claims.metric import METRICS
+from kvharness.claims.table import expected_one
 from kvharness.errors import UsageProblem
 from kvharness.replay import comparable
 
@@ -40,12 +40,14 @@ def judged(evidence: Evidence, files: Sequence[Path]) -> list[Judgement]:
     Raises:
         ClaimProblem: a claims file cannot be read.
     """
+    from kvharness.claims.judge import judge  # noqa: PLC0415 - scipy, and --help needs none
+
     return judge(all_claims(files), evidence)
 
 
 def check_metric(metric: str) -> None:
     if metric not in METRICS:
-        raise UsageProblem(f"--metric {metric!r}: expected one of {', '.join(METRICS)}")
+        raise UsageProblem(f"--metric {metric!r}: {expected_one(metric, METRICS)}")
 
 
 def interval_text(interval: Interval | None) -> str:
