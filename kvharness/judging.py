@@ -12,6 +12,7 @@ from kvharness.claims.planning import plan_of
 from kvharness.collected import cells_of_ids, test_of
 from kvharness.errors import StoreProblem
 from kvharness.inference.region import Verdict
+from kvharness.job_summary import append_summary
 from kvharness.replay import comparable
 from kvharness.store import Store
 
@@ -41,6 +42,7 @@ class Judging:
         self.gate = gate
         self.settings = settings
         self.judgements: list[Judgement] = []
+        self.evidence: Evidence | None = None
         self._replayed = frozenset(replayed)
         self._ids: Sequence[str] = ()
         self._suites: dict[str, str] = {}
@@ -82,10 +84,9 @@ class Judging:
         self, session: pytest.Session, cells: Mapping[Group, Sequence[Cell]], keys: set[str]
     ) -> None:
         """Judge and report each verdict as a test."""
-        if not self.gate.claims or self.is_shard:
-            return
         evidence = self._evidence(cells or cells_of_ids(self._ids, self._suites), keys)
-        if evidence is None:
+        self.evidence = evidence
+        if evidence is None or not self.gate.claims or self.is_shard:
             return
         self.judgements = self.gate.judge(evidence)
         session.testscollected += len(self.judgements)
@@ -132,3 +133,6 @@ class Judging:
                 f"claims are not judged on one shard; when all have run: "
                 f"kvharness claims {self._shown(self.settings.store)}"
             )
+        problem = append_summary(self.evidence, self.judgements)
+        if problem:
+            yield problem

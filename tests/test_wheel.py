@@ -37,8 +37,8 @@ def test_suites_run_from_the_wheel(site: Path, tiny_model: Path, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
-    assert "position" in done.stdout
+    assert "5 passed" in done.stdout, "full, floor, oracle, position and its baseline random"
+    assert "position-better-than-random  inconclusive" in done.stdout, "the wheel carries claims"
     assert list((tmp_path / ".kvharness").glob("*.jsonl"))
 
 
