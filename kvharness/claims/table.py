@@ -105,7 +105,7 @@ def shown(value: object) -> str:
 
 def expected_one(given: object, allowed: Iterable[str]) -> str:
     """What is allowed, and which of it may have been meant."""
-    names = list(allowed)
+    names = [str(each) for each in allowed]
     near = difflib.get_close_matches(str(given)[:60], names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"expected one of {', '.join(names)}{hint}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kvharness.claims.claim import Claim
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement, Part
+    from kvharness.inference.estimate import Interval
 
 _WIDTH = 98
 #: Of a table's last column.
@@ -110,7 +111,7 @@ def _summary(judgement: Judgement) -> str:
     if len(found) < len(judgement.parts) or (agreed and judgement.verdict is not Verdict.SUPPORTED):
         return textwrap.shorten(judgement.reason, _REASON, placeholder=" ...")
     part = found[-1] if judgement.verdict is Verdict.REFUTED else found[0]
-    return f"{_numbers(part)} {part.comparison}, n={part.units}"
+    return f"{interval_text(part.interval)} {part.comparison}, n={part.units}"
 
 
 def _by_closeness(judgement: Judgement) -> list[Part]:
@@ -129,11 +130,13 @@ def _distance(judgement: Judgement, part: Part) -> float:
     return min(interval.low - region.low, region.high - interval.high)
 
 
-def _numbers(part: Part) -> str:
-    interval = part.interval
+def interval_text(interval: Interval | None) -> str:
+    """+0.100 [+0.050, +0.150]."""
     if interval is None:
         return "-"
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+    # Adding zero makes a negative zero positive.
+    mean, low, high = (number + 0.0 for number in (interval.mean, interval.low, interval.high))
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _parts(judgement: Judgement) -> Iterator[str]:
@@ -146,12 +149,19 @@ def _parts(judgement: Judgement) -> Iterator[str]:
     )
     chosen = _rows(judgement)
     rows = [
-        [str(part.comparison), _numbers(part), part.units or "-", part.verdict.value, _note(part)]
+        [
+            str(part.comparison),
+            interval_text(part.interval),
+            part.units or "-",
+            part.verdict.value,
+            _note(part),
+        ]
         for part in chosen
     ]
-    headers = ["part", "difference", f"{claim.unit.value}s", "this part", ""]
-    for line in tabulate(rows, headers=headers, disable_numparse=True).splitlines():
-        yield f"    {line}".rstrip()
+    headers = ["part", "difference", f"{claim.unit.value}s", "by itself", ""]
+    noted = len(headers) if any(map(_note, chosen)) else len(headers) - 1
+    table = tabulate([row[:noted] for row in rows], headers=headers[:noted], disable_numparse=True)
+    yield from (f"    {line}".rstrip() for line in table.splitlines())
     if len(chosen) < len(judgement.parts):
         yield f"    and {len(judgement.parts) - len(chosen)} parts that matter less"
 

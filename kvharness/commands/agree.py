@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvharness.claims.agreement import LEAST_SHARED, pairs, problems, same_ground
 from kvharness.commands.reading import read_evidence, show
 from kvharness.errors import StoreProblem
 
@@ -21,6 +20,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 1 where the two do not agree."""
+    from kvharness.claims.agreement import (  # noqa: PLC0415 - scipy
+        LEAST_SHARED,
+        pairs,
+        problems,
+        same_ground,
+    )
+
     (recorded, before), (fresh, after) = read_evidence(given.recorded), read_evidence(given.fresh)
     found = pairs(recorded, fresh)
     if not found:

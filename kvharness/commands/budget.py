@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from kvharness.claims.table import expected_one
-from kvharness.commands.reading import add_store, check_metric, interval_text, read_evidence, show
+from kvharness.claims.text import interval_text
+from kvharness.commands.reading import add_store, check_metric, read_evidence, show
 from kvharness.errors import UsageProblem
 from kvharness.spec import PolicySpec
 

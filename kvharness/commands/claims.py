@@ -53,7 +53,8 @@ def run(given: argparse.Namespace) -> int:
     for each in chosen if given.claim else surprises:
         show([*([] if given.claim[:1] == [each.claim.id] else [""]), *text.explain(each, evidence)])
     if given.accept:
-        return _accept(chosen, evidence)
+        written = _accept(chosen, evidence)
+        surprises = [each for each in surprises if each not in written]
     return int(bool(surprises) and not given.report_only)
 
 
@@ -70,9 +71,10 @@ def _chosen(judgements: list[Judgement], ids: Sequence[str]) -> list[Judgement]:
     return [known[name] for name in dict.fromkeys(ids)] if ids else judgements
 
 
-def _accept(judgements: Sequence[Judgement], evidence: Evidence) -> int:
-    changes = acceptable(judgements)
-    show(["", *accept(changes, evidence.model)])
-    ending = "; review the diff" if changes else ", all are as expected or not judged whole"
-    show([f"{len(changes)} expectations of {evidence.model} written{ending}"])
-    return 0
+def _accept(judgements: Sequence[Judgement], evidence: Evidence) -> list[Judgement]:
+    """Those whose verdicts were written."""
+    written = acceptable(judgements)
+    show(["", *accept(written, evidence.model)])
+    ending = "; review the diff" if written else ": all are as expected or not judged whole"
+    show([f"{len(written)} expectations of {evidence.model} written{ending}"])
+    return written

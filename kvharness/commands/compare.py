@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from kvharness.claims.text import interval_text
 from kvharness.commands.reading import (
     add_files,
     check_metric,
-    interval_text,
     judged,
     read_evidence,
     show,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kvharness.claims.judgement import Judgement
-    from kvharness.inference.estimate import Interval
     from kvharness.provenance import Header
 
 
@@ -48,12 +47,6 @@ def judged(evidence: Evidence, files: Sequence[Path]) -> list[Judgement]:
 def check_metric(metric: str) -> None:
     if metric not in METRICS:
         raise UsageProblem(f"--metric {metric!r}: {expected_one(metric, METRICS)}")
-
-
-def interval_text(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
 def show(lines: Iterable[str]) -> None:
