@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
 import re
 import secrets
@@ -17,6 +16,7 @@ from filelock import FileLock
 
 from kvharness import record_schema
 from kvharness.errors import StoreProblem
+from kvharness.packing import PACKED, content
 from kvharness.provenance import Header
 from kvharness.record_schema import INVALID, SCHEMA, NotJsonError
 
@@ -26,23 +26,7 @@ if TYPE_CHECKING:
 
     from kvharness.record import Record
 
-__all__ = [
-    "PACKED",
-    "SCHEMA",
-    "Header",
-    "Store",
-    "Stored",
-    "Writer",
-    "check_writable",
-    "group_lock",
-    "pack",
-]
-
-
-#: Of a recording: a store that is kept under version control.
-PACKED = ".jsonl.xz"
-_ENDINGS = (".jsonl", PACKED)
-_PIECE = 2**24
+__all__ = ["SCHEMA", "Header", "Store", "Stored", "Writer", "check_writable", "group_lock"]
 
 
 class Writer:
@@ -194,12 +178,12 @@ def _files(directory: Path) -> list[Path]:
             paths = sorted(directory.iterdir())
         except FileNotFoundError:
             return []
-        return [path for path in paths if path.name.endswith(_ENDINGS) and path.is_file()]
+        return [path for path in paths if path.name.endswith((".jsonl", PACKED)) and path.is_file()]
 
 
 def _read_file(path: Path) -> _File:
     with _explained("read", path):
-        lines = _lines(_content(path))
+        lines = _lines(content(path))
     if not lines:
         return _File()
     first, *rest = lines
@@ -211,41 +195,6 @@ def _read_file(path: Path) -> _File:
         lost = f"no valid header, so its {len(rest)} other lines are not used"
         return _File(warnings=(f"{_place(path, first)}: {lost} ({error})",))
     return _read_records(path, header, rest)
-
-
-def _content(path: Path) -> bytes:
-    """What a file holds; of a recording that is cut short, what comes before the cut."""
-    raw = path.read_bytes()
-    if not path.name.endswith(PACKED):
-        return raw
-    reader, parts = lzma.LZMADecompressor(), []
-    try:
-        while not reader.eof and (raw or not reader.needs_input):
-            parts.append(reader.decompress(raw, max_length=_PIECE))
-            raw = b""
-    except lzma.LZMAError as error:
-        if not parts:
-            raise StoreProblem(f"{str(path)!r} is not an xz file: {error}") from None
-    return b"".join(parts)
-
-
-def pack(source: Path, target: Path) -> int:
-    """Compress a store's files into another folder, some 14 times smaller; returns its bytes.
-
-    Raises:
-        StoreProblem: the source holds no records, or one of the two cannot be used.
-    """
-    files = [path for path in _files(source) if path.suffix == ".jsonl"]
-    if not files:
-        raise StoreProblem(f"{str(source)!r} holds no .jsonl files; give what --kv-store wrote")
-    total = 0
-    with _explained("write to", target):
-        target.mkdir(parents=True, exist_ok=True)
-        for path in files:
-            packed = lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
-            (target / f"{path.stem}{PACKED}").write_bytes(packed)
-            total += len(packed)
-    return total
 
 
 def _read_records(path: Path, header: Header, lines: list[_Line]) -> _File:

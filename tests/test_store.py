@@ -18,16 +18,7 @@ from hypothesis import strategies as st
 from kvharness.errors import StoreProblem
 from kvharness.record import QuestionRecord, Record, Seconds
 from kvharness.record_schema import decode_record, encode_record
-from kvharness.store import (
-    PACKED,
-    SCHEMA,
-    Header,
-    Store,
-    Writer,
-    check_writable,
-    group_lock,
-    pack,
-)
+from kvharness.store import SCHEMA, Header, Store, Writer, check_writable, group_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -590,24 +581,3 @@ def test_the_lock_does_not_explain_errors_of_its_body(tmp_path: Path) -> None:
         raise FileNotFoundError
     with group_lock(tmp_path, "a"):
         pass
-
-
-def test_a_packed_store_reads_as_it_was(tmp_path: Path) -> None:
-    with Writer(tmp_path / "plain", HEADER) as writer:
-        for number in range(30):
-            writer.append(replace(RECORD, key=f"{number:032x}"))
-    size = pack(tmp_path / "plain", tmp_path / "packed")
-    (file,) = (tmp_path / "packed").iterdir()
-    assert file.name.endswith(PACKED)
-    assert file.stat().st_size == size
-    assert Store.read(tmp_path / "packed") == Store.read(tmp_path / "plain")
-    file.write_bytes(file.read_bytes()[:-30])
-    assert len(Store.read(tmp_path / "packed").by_key) <= 30
-    file.write_bytes(b"no such format")
-    with pytest.raises(StoreProblem, match="is not an xz file"):
-        Store.read(tmp_path / "packed")
-
-
-def test_nothing_to_pack(tmp_path: Path) -> None:
-    with pytest.raises(StoreProblem, match=r"holds no \.jsonl files"):
-        pack(tmp_path, tmp_path / "packed")

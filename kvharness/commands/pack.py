@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvharness.commands.reading import show
 from kvharness.errors import StoreProblem
 from kvharness.masks import FOLDER
-from kvharness.store import pack
+from kvharness.packing import pack
 
 if TYPE_CHECKING:
     import argparse

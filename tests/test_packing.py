@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness.errors import StoreProblem
+from kvharness.packing import PACKED, pack
+from kvharness.store import Store, Writer
+from tests.test_store import HEADER, RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_packed_store_reads_as_it_was(tmp_path: Path) -> None:
+    with Writer(tmp_path / "plain", HEADER) as writer:
+        for number in range(30):
+            writer.append(replace(RECORD, key=f"{number:032x}"))
+    size = pack(tmp_path / "plain", tmp_path / "packed")
+    (file,) = (tmp_path / "packed").iterdir()
+    assert file.name.endswith(PACKED)
+    assert file.stat().st_size == size
+    assert Store.read(tmp_path / "packed") == Store.read(tmp_path / "plain")
+    file.write_bytes(file.read_bytes()[:-30])
+    assert len(Store.read(tmp_path / "packed").by_key) <= 30
+    file.write_bytes(b"no such format")
+    with pytest.raises(StoreProblem, match="is not an xz file"):
+        Store.read(tmp_path / "packed")
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    with pytest.raises(StoreProblem, match=r"holds no \.jsonl files"):
+        pack(tmp_path, tmp_path / "packed")
+
+
+def test_a_folder_that_cannot_be_packed_into(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text("{}")
+    (tmp_path / "packed").write_text("a file")
+    with pytest.raises(StoreProblem, match="cannot pack"):
+        pack(tmp_path, tmp_path / "packed")
