@@ -6,6 +6,7 @@ nothing until a test asks for the fixture `kv_result`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from kvharness.options import add_options, given
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from kvharness.bench import Bench
     from kvharness.result import CellResult
@@ -22,6 +23,7 @@ FIXTURE = "kv_result"
 #: The user property under which a test tells which records it looked at.
 PROPERTY = "kvharness"
 BENCH: pytest.StashKey[Bench] = pytest.StashKey()
+CHECKS = "kvharness.testing"
 PROBLEM: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
 
 
@@ -34,8 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "kv_suite(name): the kvharness suite whose cells a test runs through kv_result"
     )
     config.addinivalue_line("markers", "kv_speed: speed measurements, run by nox -s perf only")
+    if _only_checks(config):
+        return
     if given(config) or (_is_controller(config) and _runs_cells(config)):
         _bench(config)
+
+
+def _only_checks(config: pytest.Config) -> bool:
+    """Whether a run is about `kvharness.testing` alone, which shares ``--policy`` and no more."""
+    checks = [argument.startswith(CHECKS) for argument in config.args]
+    return all(checks) and bool(config.getoption("pyargs", default=False))
 
 
 def _is_controller(config: pytest.Config) -> bool:
@@ -76,6 +86,13 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     if PROBLEM in session.config.stash:
         raise session.config.stash[PROBLEM]
     return outcome
+
+
+def pytest_report_collectionfinish(items: Sequence[pytest.Item]) -> list[str]:
+    """Which checks of `kvharness.testing` do not apply, where a run has any."""
+    module = sys.modules.get(f"{CHECKS}.parametrize")
+    lines: list[str] = [] if module is None else module.left_out_lines(items)
+    return lines
 
 
 @pytest.fixture

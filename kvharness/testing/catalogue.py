@@ -1,0 +1,115 @@
+"""All checks in the order they run, and which apply to a policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvharness.testing.checks import engine, interface, numerics, purity, repeated, selection
+from kvharness.testing.examples import MODELLED, PURE
+from kvharness.testing.reading import overrides
+from kvharness.testing.subject import as_given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvharness.policy import Policy, ScoreFunction
+
+#: Of the set of checks: a policy that conforms to a version still does when checks are repaired,
+#: and may fail the next version's new ones.
+VERSION = 1
+_PREFIX = "check_"
+
+
+def _always(policy: Policy) -> str | None:
+    del policy
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check as `parametrize_with_checks` hands it out; call it with a policy.
+
+    Attributes:
+        function: the plain function.
+        count: examples it draws.
+        why_not: why it does not apply to a policy; None when it does.
+    """
+
+    function: Callable[..., None]
+    count: int = PURE
+    why_not: Callable[[Policy], str | None] = _always
+
+    @property
+    def name(self) -> str:
+        """``exact_budget`` for `check_exact_budget`."""
+        return self.function.__name__.removeprefix(_PREFIX)
+
+    def __call__(self, policy: Policy | ScoreFunction) -> None:
+        __tracebackhide__ = True
+        self.function(policy, count=self.count)
+
+
+def _unless_stochastic(policy: Policy) -> str | None:
+    return "it is declared stochastic" if not policy.capabilities.deterministic else None
+
+
+def _if_stochastic(policy: Policy) -> str | None:
+    return "it is declared deterministic" if policy.capabilities.deterministic else None
+
+
+def _if_nested(policy: Policy) -> str | None:
+    return None if policy.capabilities.nested else "its budgets are declared not to nest"
+
+
+def _if_it_sees_query_heads(policy: Policy) -> str | None:
+    needs = policy.needs
+    seen = needs.queries or needs.column_sums or needs.future
+    return None if seen else "it needs nothing of query heads"
+
+
+def _if_it_sees_sums(policy: Policy) -> str | None:
+    return None if policy.needs.column_sums else "it needs no column sums"
+
+
+def _unless_prepared(policy: Policy) -> str | None:
+    made = overrides(policy, "prepare")
+    return "it prepares for a model, and the session has one layer of its own" if made else None
+
+
+#: Every check; `left_out` says which of them do not apply to a policy.
+CHECKS = (
+    Check(interface.check_scores_fit),
+    Check(interface.check_dtype_and_device),
+    Check(interface.check_finite_scores),
+    Check(interface.check_protect_fits),
+    Check(selection.check_exact_budget),
+    Check(selection.check_protected_kept),
+    Check(selection.check_kept_positions),
+    Check(selection.check_nested_budgets, why_not=_if_nested),
+    Check(purity.check_deterministic),
+    Check(purity.check_seed_matters, why_not=_if_stochastic),
+    Check(purity.check_seed_does_not_matter, why_not=_unless_stochastic),
+    Check(purity.check_inputs_unchanged),
+    Check(purity.check_no_state),
+    Check(purity.check_sees_only_its_needs),
+    Check(numerics.check_group_order, why_not=_if_it_sees_query_heads),
+    Check(numerics.check_query_chunks, why_not=_if_it_sees_sums),
+    Check(repeated.check_survives_repeated_compression, why_not=_unless_prepared),
+    Check(engine.check_full_retention_is_identity, MODELLED),
+    Check(engine.check_masked_equals_evicted, MODELLED),
+    Check(engine.check_cells_independent, MODELLED),
+)
+
+
+def checks_for(given: Policy | ScoreFunction) -> list[Check]:
+    """The checks that apply to a policy."""
+    policy = as_given(given)
+    return [check for check in CHECKS if check.why_not(policy) is None]
+
+
+def left_out(given: Policy | ScoreFunction) -> dict[str, str]:
+    """The checks that do not apply, by name, and why."""
+    policy = as_given(given)
+    reasons = {check.name: check.why_not(policy) for check in CHECKS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}

@@ -1,0 +1,155 @@
+"""Running a policy through the harness while noting what each of its stages returned."""
+
+from __future__ import annotations
+
+import copy
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from kvharness.policy import Policy
+from kvharness.select import score_tokens, select_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from kvharness.contract import Protection
+    from kvharness.testing.case import Case
+    from kvharness.trace import Trace
+
+STAGES = ("score", "score_all", "protect", "allocate", "select")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a policy did, whether or not the harness accepted it.
+
+    Attributes:
+        returned: what each stage returned, in order; tensors are copies.
+        stage: the last stage that was called.
+        problem: what the policy raised, or the harness's refusal; None when all went well.
+        scores: verified scores; None when they were refused.
+        mask: a copy of the verified keep mask, bool ``[layers, K, n]``; None when refused.
+        given: the mask itself as the engine gets it.
+    """
+
+    returned: dict[str, list[Any]] = field(default_factory=dict)
+    stage: str = ""
+    problem: Exception | None = None
+    scores: Tensor | None = None
+    mask: Tensor | None = None
+    given: Tensor | None = None
+
+    def last(self, stage: str) -> Any:
+        """What a stage returned last, None when it never did."""
+        return self.returned.get(stage, [None])[-1]
+
+    @property
+    def all_scores(self) -> list[Any]:
+        """What `score_all` returned, or `score` layer by layer."""
+        return self.returned.get("score_all") or self.returned.get("score") or []
+
+    @property
+    def reason(self) -> str:
+        """The problem in one line."""
+        text = str(self.problem).splitlines()
+        return f"{type(self.problem).__name__}: {text[0] if text else ''}"
+
+
+def read(policy: Policy, case: Case, *, trace: Trace | None = None, luck: int = 0) -> Reading:
+    """Run a fresh copy of a policy on a case; see `read_as_is`.
+
+    ``trace`` replaces the case's own; ``luck`` seeds the global generators.
+    """
+    shown = case.trace(policy.needs) if trace is None else trace
+    return read_as_is(copied(policy), shown, case.budget, case.protection, luck=luck)
+
+
+def read_as_is(
+    policy: Policy, trace: Trace, budget: int, protection: Protection, *, luck: int = 0
+) -> Reading:
+    """Score and select as the engine does, with this very policy object.
+
+    Global generators are seeded, so that only the check that is about them sees their use.
+    """
+    reading = Reading()
+    watched = _watched(policy, reading)
+    with torch.no_grad(), global_seed(luck):
+        try:
+            reading.scores = score_tokens(watched, trace, name="policy")
+            scores = reading.scores.clone()
+            reading.given = select_entries(watched, scores, budget, protection, "policy")
+            reading.mask = reading.given.clone()
+        except Exception as problem:  # noqa: BLE001 - whatever a policy raises is a finding
+            reading.problem = problem
+    return reading
+
+
+def copied(policy: Policy) -> Policy:
+    """A copy that shares no state, or the policy itself where it cannot be copied."""
+    try:
+        return copy.deepcopy(policy)
+    except Exception:  # noqa: BLE001 - locks, open files and the like
+        return policy
+
+
+def _watched(policy: Policy, reading: Reading) -> Policy:
+    """A shallow twin of another class, whose stages note what they return.
+
+    A subclass rather than a wrapper: the harness asks for the class to see what is overridden.
+    Attributes are shared with the original, so state that a policy keeps stays with it.
+    """
+    kind = type(policy)
+    stages = [name for name in STAGES if name != "score_all" or overrides(policy, name)]
+    namespace: dict[str, Any] = {name: _noting(kind, name, reading) for name in stages}
+    twin: Policy = object.__new__(type(kind.__name__, (kind,), {"__slots__": (), **namespace}))
+    _share(policy, twin)
+    return twin
+
+
+def _share(policy: Policy, twin: Policy) -> None:
+    if hasattr(policy, "__dict__"):
+        object.__setattr__(twin, "__dict__", policy.__dict__)
+    for kind in type(policy).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if hasattr(policy, name):
+                object.__setattr__(twin, name, getattr(policy, name))
+
+
+def _noting(kind: type[Policy], stage: str, reading: Reading) -> Any:
+    def noting(self: Policy, *arguments: Any) -> Any:
+        reading.stage = stage
+        result = getattr(kind, stage)(self, *arguments)
+        noted = result.clone() if isinstance(result, torch.Tensor) else result
+        reading.returned.setdefault(stage, []).append(noted)
+        return result
+
+    return noting
+
+
+def overrides(policy: Policy, name: str) -> bool:
+    """Whether a policy's class has a method of its own."""
+    return getattr(type(policy), name) is not getattr(Policy, name)
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators, and give them back afterwards."""
+    draws = torch.default_generator
+    before = random.getstate(), np.random.get_state(), draws.get_state()  # noqa: NPY002 - that one
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    # Not torch.manual_seed, which formats a stack trace at every call.
+    draws.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        draws.set_state(before[2])

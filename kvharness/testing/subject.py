@@ -1,0 +1,67 @@
+"""A policy made ready for checking: with a model where it prepares for one."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from hypothesis import strategies as st
+
+from kvharness.policy import FunctionPolicy, Policy
+from kvharness.testing.mistake import Mistake
+from kvharness.testing.model import MODEL_SHAPE, TinyModel
+from kvharness.testing.reading import copied, overrides
+from kvharness.testing.strategies import MOST_TOKENS, cases
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+    from kvharness.policy import ScoreFunction
+    from kvharness.testing.case import Case
+
+
+def ready(given: Policy | ScoreFunction) -> Policy:
+    """A policy that can score: a function is wrapped, and one that prepares is prepared.
+
+    Raises:
+        Mistake: `prepare` raised.
+        TypeError: neither a policy nor a function.
+    """
+    policy = as_given(given)
+    return (
+        ready_on(policy, TinyModel.of(MODEL_SHAPE))[0] if overrides(policy, "prepare") else policy
+    )
+
+
+def as_given(given: object) -> Policy:
+    """The policy itself, or the one that a score function makes."""
+    if isinstance(given, Policy):
+        return given
+    if callable(given) and not isinstance(given, type):
+        return FunctionPolicy(function=cast("ScoreFunction", given))
+    raise TypeError(f"{given!r}: expected a policy, such as SnapKV(), or a function score(view)")
+
+
+def ready_on(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel]:
+    """The policy prepared for a copy of a model, and that copy; both as they were if it does not.
+
+    Raises:
+        Mistake: `prepare` raised.
+    """
+    if not overrides(policy, "prepare"):
+        return policy, model
+    mine, place = copied(policy), copy.deepcopy(model)
+    try:
+        mine.prepare(place.runtime.model, seed=0)
+    except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
+        raise Mistake(f"prepare(model, seed=0) raised {problem!r} on a tiny Llama") from None
+    return mine, place
+
+
+def cases_for(policy: Policy, **given: Any) -> SearchStrategy[Case]:
+    """Cases of any shape, or of the tiny model's for a policy that prepares for a model."""
+    if not overrides(policy, "prepare"):
+        return cases(**given)
+    lengths = st.integers(1, MOST_TOKENS)
+    return cases(shape=lengths.map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)

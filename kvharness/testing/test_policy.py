@@ -1,0 +1,45 @@
+"""Every check on the policies of ``--policy``: ``pytest --pyargs kvharness.testing``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kvharness import registry
+from kvharness.errors import KvharnessError
+from kvharness.options import OPTIONS, raw_value
+from kvharness.plugin import PROBLEM
+from kvharness.testing.mistake import Mistake
+from kvharness.testing.parametrize import note_left_out, parameters
+
+if TYPE_CHECKING:
+    from kvharness.policy import Policy
+    from kvharness.testing.catalogue import Check
+
+_POLICY = next(option for option in OPTIONS if option.flag == "--policy")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    named: dict[str, Policy] = {}
+    try:
+        named = _policies(raw_value(metafunc.config, _POLICY) or [])
+    except KvharnessError as error:
+        # Raised here, it would be a collection error with a traceback through pytest.
+        metafunc.config.stash[PROBLEM] = pytest.UsageError(str(error))
+    note_left_out(metafunc.function, named)
+    metafunc.parametrize(("policy", "check"), parameters(named, {}))
+
+
+def _policies(texts: list[str]) -> dict[str, Policy]:
+    known = registry.installed()
+    specs = registry.resolve(texts, known)
+    return {spec.slug: registry.load(spec, known).policy for spec in specs}
+
+
+def test_policy(policy: Policy, check: Check) -> None:
+    try:
+        check(policy)
+    except Mistake as mistake:
+        # The traceback would lead through Hypothesis and this package, not through the policy.
+        pytest.fail(mistake.told(), pytrace=False)

@@ -1,0 +1,58 @@
+"""Choices that go wrong when a model reads the cache, or when it is compressed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness import Capabilities, Policy, Positions
+from tests.testing.broken.interface import Zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvharness import View
+
+
+class TunesTheModel(Zeros):
+    """Changes the model that all policies share."""
+
+    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+        del seed
+        with torch.no_grad():
+            model.get_output_embeddings().weight.mul_(1.5)
+
+
+class CompactButUneven(Zeros):
+    positions = Positions.COMPACT
+    capabilities = Capabilities(head_wise=True, nested=False)
+
+    def allocate(self, scores: Tensor, budget: int) -> Tensor:
+        budgets = super().allocate(scores, budget)
+        if scores.shape[1] > 1 and 10 <= budget < scores.shape[2]:
+            budgets[0, 0] += 1
+            budgets[0, 1] -= 1
+        return budgets
+
+
+@dataclass(frozen=True)
+class ReusesItsMask(Zeros):
+    """Saves an allocation, and changes the mask of a cell that it has selected for already."""
+
+    buffers: dict[tuple[int, ...], Tensor] = field(default_factory=dict, compare=False)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        mask = super().select(scores, budgets, protected)
+        return self.buffers.setdefault(tuple(mask.shape), mask).copy_(mask)
+
+
+class IndexesByPosition(Policy):
+    """Takes positions for slots, which they are until something is evicted."""
+
+    def score(self, view: View) -> Tensor:
+        scores = torch.zeros(view.kv_heads, view.tokens)
+        scores[:, view.positions] = view.positions.float()
+        return scores

@@ -1,0 +1,92 @@
+"""Choices that depend on what they must not depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness import Capabilities, Needs, Policy, group_mean
+from tests.testing.broken.interface import Zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import Trace, View
+
+
+class DrawsGlobally(Policy):
+    capabilities = Capabilities(deterministic=False)
+
+    def score(self, view: View) -> Tensor:
+        own = torch.rand(view.kv_heads, view.tokens, generator=view.rng)
+        return own + torch.rand(view.kv_heads, view.tokens)
+
+
+class FixesItsSeed(Policy):
+    """One generator of its own: every seed of a run is the same sample."""
+
+    capabilities = Capabilities(deterministic=False)
+
+    def score(self, view: View) -> Tensor:
+        mine = torch.Generator().manual_seed(42 + view.layer)
+        return torch.rand(view.kv_heads, view.tokens, generator=mine)
+
+
+class BreaksTiesAtRandom(Policy):
+    """Says nothing of it in its capabilities."""
+
+    def score(self, view: View) -> Tensor:
+        noise = torch.rand(view.kv_heads, view.tokens, generator=view.rng)
+        norms: Tensor = view.keys.float().norm(dim=-1)
+        return norms.round() + noise / 2
+
+
+class NormalizesInPlace(Policy):
+    def score(self, view: View) -> Tensor:
+        scale = view.keys.abs().amax(dim=-1, keepdim=True).clamp_min(1)
+        return view.keys.div_(scale).float().sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class RemembersKeys(Policy):
+    """Keeps the mean key of the first prompt for all others."""
+
+    seen: dict[int, Tensor] = field(default_factory=dict, compare=False)
+
+    def score(self, view: View) -> Tensor:
+        mean = self.seen.get(view.layer, torch.zeros(()))
+        scores = view.keys.float().sum(dim=-1) * (1 if mean > 0 else -1)
+        self.seen[view.layer] = mean + 1
+        return scores
+
+
+class PeeksAtTheFuture(Zeros):
+    """Reads the layers of the trace, where what others asked for lies as well."""
+
+    def score_all(self, trace: Trace) -> Tensor:
+        futures = [layer.future for layer in trace.layers]
+        if any(future is None for future in futures):
+            return super().score_all(trace)
+        return torch.stack([group_mean(f, trace.kv_heads) for f in futures if f is not None])
+
+
+class ReadsOneHeadOfAGroup(Policy):
+    needs = Needs(column_sums=True)
+
+    def score(self, view: View) -> Tensor:
+        assert view.column_sums is not None
+        grouped: Tensor = view.column_sums.unflatten(0, (view.kv_heads, -1))
+        return grouped[:, 0]
+
+
+class MagnifiesRounding(Policy):
+    """Ranks by digits that depend on the order in which numbers were added."""
+
+    needs = Needs(column_sums=True)
+
+    def score(self, view: View) -> Tensor:
+        assert view.column_sums is not None
+        grouped: Tensor = view.column_sums.unflatten(0, (view.kv_heads, -1))
+        return (grouped.amax(dim=1) * 2**20).frac()

@@ -1,0 +1,215 @@
+"""Each broken policy fails the check that is about its mistake, with its name, and no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kvharness import Policy, Protection
+from kvharness.errors import PolicyProblem
+from kvharness.select import keep_mask
+from kvharness.testing import CHECKS, Mistake, checks_for
+from kvharness.testing.case import Case
+from kvharness.testing.tensors import Shape
+from tests.testing.broken import engine, interface, purity, selection
+
+#: Of the checks that a broken policy passes.
+FEW = 8
+BROKEN: list[tuple[Policy, str, str]] = [
+    (
+        interface.OneScorePerQueryHead(),
+        "scores_fit",
+        r"score returned shape \(2, 1\), expected \(1, 1\)",
+    ),
+    (
+        interface.HeadsBeforeLayers(),
+        "scores_fit",
+        r"score_all returned shape \(1, 2, 1\), expected \(2, 1, 1\)",
+    ),
+    (
+        interface.NeedsEightTokens(),
+        "scores_fit",
+        r"score raised RuntimeError: .* on 1 tokens; contexts may be this short",
+    ),
+    (
+        interface.ScoresInTheModelsDtype(),
+        "dtype_and_device",
+        r"score returned torch.(b?float16) for (b?float16) keys, expected torch.float32",
+    ),
+    (
+        interface.ScoresElsewhere(),
+        "dtype_and_device",
+        "score returned a tensor on meta, expected cpu, where the keys are",
+    ),
+    (
+        interface.SquaresInTheModelsDtype(),
+        "finite_scores",
+        r"the score of token \d+ in layer 0 is -inf for float16 keys; compute in float32",
+    ),
+    (
+        interface.DividesByTheNorm(),
+        "finite_scores",
+        r"the score of token 0 in layer 0 is nan for float32 keys; .* do not divide by 0",
+    ),
+    (interface.ProtectsWithATuple(), "protect_fits", "protect returned tuple, expected Protection"),
+    (
+        interface.ProtectsHalfATokens(),
+        "protect_fits",
+        r"protect asks for 0 sinks and \d\.\d+ recents, expected whole numbers",
+    ),
+    (
+        selection.OneTooMany(),
+        "exact_budget",
+        r"allocate gave (\d+) entries, expected \d+ x 1 layers x 1 heads = \d+",
+    ),
+    (
+        selection.RoundedDown(),
+        "exact_budget",
+        r"allocate gave 0 entries, expected 1 x 1 layers x 1 heads = 1",
+    ),
+    (
+        selection.HeadWiseUndeclared(),
+        "exact_budget",
+        r"allocate gave head 0 of layer 0 \d+ entries, expected \d+ in every head; declare",
+    ),
+    (
+        selection.StarvesAHead(),
+        "exact_budget",
+        r"allocate gave head 1 of layer 0 0 entries, expected 1 \(sinks and recents\) to \d",
+    ),
+    (
+        selection.KeepsOneFewer(),
+        "exact_budget",
+        "select kept 0 entries in head 0 of layer 0, expected 1",
+    ),
+    (
+        selection.ForgetsProtection(),
+        "protected_kept",
+        r"(sink|recent token) \d+ of layer 0, head 0 was evicted; select must keep",
+    ),
+    (
+        selection.DropsTheFirstSink(),
+        "protected_kept",
+        "sink 0 of layer 0, head 0 was evicted",
+    ),
+    (
+        selection.SelectsPositions(),
+        "kept_positions",
+        r"select returned torch.int64 .*: True at kept positions, not the positions themselves",
+    ),
+    (
+        selection.SelectsALayerTooFew(),
+        "kept_positions",
+        r"select returned torch.bool \(0, 1, 1\), expected a torch.bool \(1, 1, 1\)",
+    ),
+    (
+        selection.StridesOverTokens(),
+        "nested_budgets",
+        r"token \d+ of layer 0, head 0 is kept at budget \d+ and evicted at \d+; declare",
+    ),
+    (
+        purity.DrawsGlobally(),
+        "deterministic",
+        "layer 0 keeps other tokens when the same trace is read again .* draw from view.rng",
+    ),
+    (
+        purity.FixesItsSeed(),
+        "seed_matters",
+        "seeds 0 and 1000 keep the same tokens, although the policy is declared stochastic",
+    ),
+    (
+        purity.BreaksTiesAtRandom(),
+        "seed_does_not_matter",
+        r"layer 0 keeps other tokens for seed \d+ than for seed 0; declare capabilities",
+    ),
+    (
+        purity.NormalizesInPlace(),
+        "inputs_unchanged",
+        r"the policy wrote into view.keys of layer 0; work on a copy \(tensor.clone\(\)\)",
+    ),
+    (
+        purity.RemembersKeys(),
+        "no_state",
+        "layer 0 keeps other tokens of a prompt after another prompt was compressed",
+    ),
+    (
+        purity.PeeksAtTheFuture(),
+        "sees_only_its_needs",
+        "scores change when the harness records more than Needs",
+    ),
+    (
+        purity.ReadsOneHeadOfAGroup(),
+        "group_order",
+        r"the score of token 0 in layer 0, KV head 0 is .* treat the heads of a group alike",
+    ),
+    (
+        purity.MagnifiesRounding(),
+        "query_chunks",
+        r"when attention is added up \d+ queries at a time; .* do not magnify rounding",
+    ),
+    (
+        engine.IndexesByPosition(),
+        "survives_repeated_compression",
+        "compression 2 fails: IndexError: .* so index by slot",
+    ),
+    (
+        engine.TunesTheModel(),
+        "full_retention_is_identity",
+        r"with nothing evicted, answers are [\d.]+ nats from those without a policy",
+    ),
+    (
+        engine.CompactButUneven(),
+        "masked_equals_evicted",
+        r"heads keep \[\d+, \d+\] entries in layer 0 with compact positions, which need",
+    ),
+    (
+        engine.ReusesItsMask(),
+        "cells_independent",
+        r"the mask of budget \d+ changed when the policy selected for another budget",
+    ),
+]
+IDS = [type(policy).__name__ for policy, _, _ in BROKEN]
+#: Policies whose select, protect, allocate or score_all breaks the interface itself: the harness
+#: refuses them in any run. What others do wrong shows only when two calls are compared.
+REFUSED = (
+    interface.HeadsBeforeLayers(),
+    interface.ProtectsWithATuple(),
+    interface.ProtectsHalfATokens(),
+    selection.OneTooMany(),
+    selection.RoundedDown(),
+    selection.StarvesAHead(),
+    selection.KeepsOneFewer(),
+    selection.ForgetsProtection(),
+    selection.DropsTheFirstSink(),
+    selection.SelectsPositions(),
+    selection.SelectsALayerTooFew(),
+)
+
+
+@pytest.mark.parametrize(("policy", "name", "message"), BROKEN, ids=IDS)
+def test_a_broken_policy_fails_its_own_check_and_no_other(
+    policy: Policy, name: str, message: str
+) -> None:
+    failed = {}
+    for check in checks_for(policy):
+        try:
+            check.function(policy, count=check.count if check.name == name else FEW)
+        except Mistake as mistake:
+            failed[check.name] = mistake
+    assert list(failed) == [name], {check: str(mistake) for check, mistake in failed.items()}
+    assert re.search(message, str(failed[name])), str(failed[name])
+    # Hypothesis calls it a falsifying example, or a failing test case.
+    assert ": holds(" in failed[name].told() or "Draw 1" in failed[name].told()
+
+
+def test_every_check_has_a_broken_policy() -> None:
+    assert {name for _, name, _ in BROKEN} == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize("policy", REFUSED, ids=lambda policy: type(policy).__name__)
+def test_the_harness_refuses_a_wrong_stage_at_run_time(policy: Policy) -> None:
+    shape = Shape(layers=2, heads=4, kv_heads=3, tokens=15, size=4)
+    trace = Case(shape=shape, budget=7).trace(policy.needs)
+    with pytest.raises((PolicyProblem, TypeError)):
+        keep_mask(policy, trace, 7, Protection(sinks=2, recents=3), name="broken")
