@@ -31,13 +31,13 @@ class User:
     def bin(self) -> Path:
         return self.folder / "env" / "bin"
 
-    def run(self, command: str, *arguments: object) -> str:
-        """What a command of the environment prints; it has to succeed."""
+    def run(self, command: str, *arguments: object, below: str = "") -> str:
+        """What a command of the environment prints in a folder; it has to succeed."""
         ours = ("PYTHON", "PYTEST", "KVHARNESS")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         done = subprocess.run(
             [self.bin / command, *map(str, arguments)],
-            cwd=self.folder,
+            cwd=self.folder / below,
             env={**inherited, "HF_HUB_OFFLINE": "1"},
             capture_output=True,
             text=True,
@@ -99,3 +99,19 @@ def test_a_cell_runs_and_its_claim_is_judged(user: User, tiny_model: Path) -> No
     verdicts = user.run("kvharness", "claims", ".kvharness").splitlines()
     (line,) = [row for row in verdicts if row.startswith("written-better-than-random")]
     assert "inconclusive" in line
+
+
+def test_the_policy_conforms(user: User) -> None:
+    kit = ("-m", "pytest", "--pyargs", "kvharness.testing", "--policy=written")
+    assert "passed" in user.run("python", *kit)
+
+
+def test_the_package_passes_its_own_tests(user: User) -> None:
+    # The test before this one ran every check.
+    some = ("-k", "exact_budget or not conforms")
+    assert "5 passed" in user.run("python", "-m", "pytest", *some, below="written")
+
+
+def test_the_package_is_typed(user: User) -> None:
+    pytest.importorskip("mypy")
+    assert "Success" in user.run("python", "-m", "mypy", below="written")
