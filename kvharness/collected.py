@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _CELL = re.compile(
-    r"(?P<test>.*)\[(?P<policy>[^\[\]]+?)(-r(?P<retention>\d+(\.\d+|_\d+)?))?-s(?P<seed>\d+)\]"
+    r"(?P<test>.*)\[(?P<policy>[^\[\]]+?)(-r(?P<retention>\d+(\.\d+|_[1-9]\d*)?))?-s(?P<seed>\d+)\]"
 )
 
 

@@ -89,9 +89,11 @@ class Gate:
     def reports(
         self, judgements: Iterable[Judgement], evidence: Evidence
     ) -> Iterator[pytest.TestReport]:
-        """A test report for each verdict; only `strict` makes a surprise fail."""
+        """Test reports of each verdict; only `strict` makes a surprise fail."""
         for judgement in judgements:
-            yield _report(judgement, evidence, strict=self.mode is ClaimsMode.STRICT)
+            called = _report(judgement, evidence, strict=self.mode is ClaimsMode.STRICT)
+            yield called
+            yield _ended(called)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,19 @@ def _report(judgement: Judgement, evidence: Evidence, *, strict: bool) -> pytest
     )
 
 
+def _ended(called: pytest.TestReport) -> pytest.TestReport:
+    """What closes a test: JUnit files get its properties from there."""
+    return pytest.TestReport(
+        nodeid=called.nodeid,
+        location=called.location,
+        keywords={},
+        outcome="passed",
+        longrepr=None,
+        when="teardown",
+        user_properties=called.user_properties,
+    )
+
+
 def _result(
     judgement: Judgement, words: str, *, strict: bool
 ) -> tuple[Literal["passed", "failed", "skipped"], Any]:
@@ -151,14 +166,12 @@ def _result(
 
 
 def status(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-    """How pytest counts and shows the report of a claim; None for any other report."""
+    """How pytest counts and shows a claim; None where it does so as with any other test."""
     found = dict(report.user_properties).get(PROPERTY)
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or report.when != "call" or report.failed:
         return None
     verdict, outcome = str(found["verdict"]), str(found["outcome"])
     word = verdict.upper()
-    if report.failed:
-        return "failed", "F", (word, {"red": True})
     if verdict == Verdict.NOT_EVALUATED:
         return "skipped", "s", (word, {"yellow": True})
     if report.skipped:

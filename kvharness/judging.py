@@ -102,7 +102,12 @@ class Judging:
         found = [by_key[key] for key in sorted(keys) if key in by_key]
         if not found:
             return None
-        return Evidence.of(found, plan=self._plan(cells), place=self._shown(directory))
+        return Evidence.of(
+            found,
+            plan=self._plan(cells),
+            place=self._shown(directory),
+            source=self.settings.model,
+        )
 
     def _replay_evidence(self, directory: Path, chosen: AbstractSet[Cell]) -> Evidence:
         """As `kvharness claims` reads it, but for what the run deselected."""

@@ -67,6 +67,16 @@ def group_scheduler(config: pytest.Config, log: Any) -> Any:
             cell = _CELL.fullmatch(nodeid)
             return f"{cell['test']}-s{cell['seed']}" if cell else nodeid
 
+        def remove_node(self, node: Any) -> Any:
+            # xdist 3.8 hands out the finished groups of a crashed worker again, and the only
+            # worker, replaced, would wait for ever on a group without a test left to run.
+            self.assigned_work[node] = {
+                scope: tests
+                for scope, tests in self.assigned_work[node].items()
+                if not all(tests.values())
+            }
+            return super().remove_node(node)
+
     return GroupScheduling(config, log)
 
 

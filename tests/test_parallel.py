@@ -123,6 +123,40 @@ def test_the_cells_of_a_group_are_one_unit_of_work(pytester: pytest.Pytester) ->
     ]
 
 
+class Node:
+    """An xdist worker that notes what it is told to run."""
+
+    def __init__(self) -> None:
+        self.gateway = SimpleNamespace(id="gw")
+        self.shutting_down = False
+        self.told: list[list[int]] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.told.append(indices)
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_what_a_crashed_worker_had_finished_is_not_handed_out_again(
+    pytester: pytest.Pytester,
+) -> None:
+    ids = [f"test_qa.py::test_qa[{name}-s{seed}]" for seed in (0, 1) for name in ("full", "floor")]
+    scheduler = group_scheduler(pytester.parseconfig("--tx=popen"), None)
+    first, second = Node(), Node()
+    scheduler.add_node(first)
+    scheduler.add_node_collection(first, ids)
+    scheduler.schedule()
+    for index in (0, 1):
+        scheduler.mark_test_complete(first, index)
+    assert first.told == [[0, 1], [2, 3]]
+    assert scheduler.remove_node(first) == ids[2], "it died in the second group"
+    scheduler.add_node(second)
+    scheduler.add_node_collection(second, ids)
+    scheduler.schedule()
+    assert second.told == [[2, 3]]
+
+
 CELLS_ARE_MEANT = [
     "cells",
     "cells/test_cells.py",

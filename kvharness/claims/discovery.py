@@ -35,6 +35,11 @@ def all_claims(files: Iterable[Path] = ()) -> list[Claim]:
     return sorted(claims, key=lambda claim: claim.id)
 
 
+def found_unasked(origin: str) -> bool:
+    """Whether the claims of a file are found without naming it."""
+    return Path(origin) in {*_own(), *_registered()}
+
+
 def _check_controls(claims: Sequence[Claim]) -> None:
     able = {claim.id for claim in claims if claim.kind is Kind.BETTER}
     for claim in claims:
@@ -51,7 +56,7 @@ def _check_controls(claims: Sequence[Claim]) -> None:
 def _own() -> list[Path]:
     """The suites lie in the package in a wheel, and beside it in a checkout."""
     places = (_PACKAGE / "suites", _PACKAGE.parent / "suites")
-    return [path for place in places if (path := place / _FILE).is_file()][:1]
+    return [path for place in places if (path := (place / _FILE).resolve()).is_file()][:1]
 
 
 def _registered() -> list[Path]:

@@ -56,6 +56,7 @@ class Evidence:
         data: for suites whose items were replaced, by what.
         identities: for each policy, the code and parameters that were run.
         place: where the records lie, for messages.
+        source: what was given to ``--kv-model``, where that is known.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Evidence:
     data: Mapping[str, str] = field(default_factory=dict)
     identities: Mapping[str, object] = field(default_factory=dict)
     place: str = ""
+    source: str = ""
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Evidence:
         plan: Plan | None = None,
         left_out: AbstractSet[tuple[str, Column]] = frozenset(),
         place: str = "",
+        source: str = "",
     ) -> Self:
         """Gather records of one contract and model; of two of one cell and item the last counts.
 
@@ -104,6 +107,7 @@ class Evidence:
             data=_table(settings, "data"),
             identities=_identities(headers.values()),
             place=place,
+            source=source,
         )
 
     def cells(self, suite: str, column: Column) -> tuple[int, int] | None:

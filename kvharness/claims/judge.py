@@ -84,6 +84,8 @@ def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str
     if gone:
         return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed"
     unseen = [str(spec) for spec in claim.policies if spec.slug not in evidence.policies]
+    if unseen and evidence.plan is not None:
+        return f"no cells of {' and '.join(unseen)} were selected"
     if unseen:
         return f"there are no records of {' and '.join(unseen)}"
     return "the cells that it compares were not selected"

@@ -1,10 +1,11 @@
-"""The pytest command that measures what a claim compares, as the evidence was measured."""
+"""Commands that judge a claim again, and that measure it as the evidence was measured."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
 
+from kvharness.claims.discovery import found_unasked
 from kvharness.options import OPTIONS
 from kvharness.suite import SUITES
 
@@ -17,24 +18,33 @@ if TYPE_CHECKING:
 _DEFAULTS = {option.flag: option.default for option in OPTIONS}
 
 
-def command(claim: Claim, evidence: Evidence) -> str:
+def judging(claim: Claim, evidence: Evidence) -> str:
+    """One line to copy."""
+    file = [] if found_unasked(claim.origin) else ["--file", claim.origin]
+    return _line("kvharness", "claims", evidence.place or "STORE", *file, "--claim", claim.id)
+
+
+def measuring(claim: Claim, evidence: Evidence) -> str:
     """One line to copy; options that have their default values are left out."""
     retentions = dict.fromkeys([*claim.retentions, *filter(None, [claim.baseline_retention])])
-    words = [
+    return _line(
         "pytest",
         "suites",
         f"--policy={claim.policy},{claim.baseline}",
         f"--retention={','.join(retentions)}",
         *_options(claim, evidence),
         *_suites(claim),
-    ]
+    )
+
+
+def _line(*words: str) -> str:
     return " ".join(map(shlex.quote, words))
 
 
 def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
     seeds, items = evidence.drawn(claim.policies[0].slug)
     given: Mapping[str, object] = {
-        "--kv-model": evidence.model,
+        "--kv-model": evidence.source or evidence.model,
         **({"--kv-seeds": seeds, "--kv-items": items} if seeds else {}),
         **{f"--kv-{name}": value for name, value in evidence.contract.items()},
     }
@@ -44,6 +54,10 @@ def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
     for suite, source in evidence.data.items():
         if suite in claim.suites:
             yield f"--kv-data={suite}={source}"
+    if evidence.plan is not None and evidence.place != _DEFAULTS["--kv-store"]:
+        yield f"--kv-store={evidence.place}"
+    if not found_unasked(claim.origin):
+        yield f"--kv-claims-file={claim.origin}"
 
 
 def _suites(claim: Claim) -> Iterator[str]:

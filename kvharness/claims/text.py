@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import shlex
 import textwrap
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from kvharness.claims import reproduce
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.reproduce import command
 from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
 
 _WIDTH = 98
 #: Of a table's last column.
-_REASON = 60
+_REASON = 70
+#: Bytes, mostly: decimals say nothing there.
+_LARGE = 1000
 #: So that a claim of many parts still fits on one screen.
 _MOST_ROWS = 20
 _SCALES = defaultdict(
@@ -109,7 +110,8 @@ def _summary(judgement: Judgement) -> str:
     found = _by_closeness(judgement)
     agreed = all(part.verdict is Verdict.SUPPORTED for part in found)
     if len(found) < len(judgement.parts) or (agreed and judgement.verdict is not Verdict.SUPPORTED):
-        return textwrap.shorten(judgement.reason, _REASON, placeholder=" ...")
+        reason = judgement.reason.removesuffix(judgement.elsewhere).removesuffix("; ")
+        return textwrap.shorten(reason, _REASON, placeholder=" ...")
     part = found[-1] if judgement.verdict is Verdict.REFUTED else found[0]
     return f"{interval_text(part.interval)} {part.comparison}, n={part.units}"
 
@@ -135,8 +137,10 @@ def interval_text(interval: Interval | None) -> str:
     if interval is None:
         return "-"
     # Adding zero makes a negative zero positive.
-    mean, low, high = (number + 0.0 for number in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    ends = [number + 0.0 for number in (interval.mean, interval.low, interval.high)]
+    large = max(abs(end) for end in ends if math.isfinite(end)) >= _LARGE
+    mean, low, high = (f"{end:{'+,.0f' if large else '+.3f'}}" for end in ends)
+    return f"{mean} [{low}, {high}]"
 
 
 def _parts(judgement: Judgement) -> Iterator[str]:
@@ -191,12 +195,11 @@ def _origin(claim: Claim) -> Iterator[str]:
 
 
 def _what_to_do(judgement: Judgement, evidence: Evidence) -> Iterator[str]:
-    claim, place = judgement.claim, shlex.quote(evidence.place or "STORE")
-    yield f"  judge again, without a model:  kvharness claims {place} --claim {claim.id}"
-    yield f"  measure, or what is missing:   {command(claim, evidence)}"
+    again = reproduce.judging(judgement.claim, evidence)
+    yield f"  judge again, without a model:  {again}"
+    yield f"  measure, or what is missing:   {reproduce.measuring(judgement.claim, evidence)}"
     if judgement.outcome is Outcome.DIFFERS:
-        again = f"kvharness claims {place} --claim {claim.id} --accept"
-        yield f"  if the new verdict is right:   {again}"
+        yield f"  if the new verdict is right:   {again} --accept"
 
 
 def _wrapped(text: str) -> list[str]:

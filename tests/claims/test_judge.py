@@ -242,27 +242,41 @@ def test_a_planned_cell_that_failed_is_missing() -> None:
     assert found.reason == "5 of 10 cells missing"
 
 
+NOTHING = "the cells that it compares were not selected"
+
+
 @pytest.mark.parametrize(
-    ("changes", "installed", "reason"),
+    ("changes", "installed", "session", "store"),
     [
-        ({"policy": "sip"}, {"random"}, "sip is not installed"),
-        ({"policy": "ada(sip)", "baseline": "sip"}, {"random"}, "ada and sip are not installed"),
-        ({"policy": "sip"}, None, "there are no records of sip"),
-        ({"policy": "sip"}, {"sip", "random"}, "there are no records of sip"),
-        ({"policy": "sip", "baseline": "lkv"}, None, "there are no records of sip and lkv"),
-        ({"retentions": ("0.1",)}, {"snapkv", "random"}, "the cells that it compares were not"),
+        ({"policy": "sip"}, {"random"}, "sip is not installed", "sip is not installed"),
+        (
+            {"policy": "ada(sip)", "baseline": "sip"},
+            {"random"},
+            "ada and sip are not installed",
+            "ada and sip are not installed",
+        ),
+        ({"policy": "sip"}, None, "no cells of sip were", "there are no records of sip"),
+        (
+            {"policy": "sip", "baseline": "lkv"},
+            {"sip", "lkv"},
+            "no cells of sip and lkv were selected",
+            "there are no records of sip and lkv",
+        ),
+        ({"suites": ("needle",)}, None, NOTHING, NOTHING),
     ],
 )
 def test_why_a_claim_was_not_evaluated(
-    changes: dict[str, Any], installed: set[str] | None, reason: str
+    changes: dict[str, Any], installed: set[str] | None, session: str, store: str
 ) -> None:
     mine = claim(**changes, expect={"tiny": SUPPORTED})
-    evidence = pair(0.0).evidence(plan=planned(claim()))
-    (found,) = judge([mine], evidence, installed=installed)
-    assert found.verdict is Verdict.NOT_EVALUATED
-    assert found.outcome is Outcome.NOTED
-    assert found.reason.startswith(reason)
-    assert found.parts == ()
+    selected = pair(0.0).evidence(plan=planned(claim()))
+    deselected = pair(0.0).evidence(left_out={("needle", column) for column in columns(claim())})
+    for evidence, reason in ((selected, session), (deselected, store)):
+        (found,) = judge([mine], evidence, installed=installed)
+        assert found.verdict is Verdict.NOT_EVALUATED
+        assert found.outcome is Outcome.NOTED
+        assert found.reason.startswith(reason)
+        assert found.parts == ()
 
 
 # -- expectations ---------------------------------------------------------------------------------

@@ -1,42 +1,53 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvharness.claims.reproduce import command
-from tests.claims.conftest import CONTRACT, Made, claim
+from kvharness.claims.evidence import Plan
+from kvharness.claims.reproduce import judging, measuring
+from tests.claims.conftest import CONTRACT, Made
+from tests.claims.conftest import claim as a_claim
 
 if TYPE_CHECKING:
+    from kvharness.claims.claim import Claim
     from kvharness.claims.evidence import Evidence
 
+SUITES = Path(__file__).parents[2] / "suites" / "claims.toml"
 DEFAULT: dict[str, Any] = {"model": {"name": "smollm2-135m"}}
 
 
-def evidence(**settings: Any) -> Evidence:
-    return Made(**{**DEFAULT, **settings}).run("snapkv", "0.25").evidence()
+def evidence(*, given: dict[str, Any] | None = None, **settings: Any) -> Evidence:
+    made = Made(**{**DEFAULT, **settings}).run("snapkv", "0.25")
+    return made.evidence(**(given or {}))
+
+
+def claim(**changes: Any) -> Claim:
+    """One that is found without naming its file."""
+    return a_claim(**{"origin": str(SUITES), **changes})
 
 
 def test_default_options_are_left_out() -> None:
     suites = ("needle", "qa", "summarization")
-    assert command(claim(suites=suites), evidence()) == (
+    assert measuring(claim(suites=suites), evidence()) == (
         "pytest suites --policy=snapkv,random --retention=0.25"
     )
 
 
 def test_suites_are_selected() -> None:
     given = claim(suites=("qa", "needle"), retentions=("0.1", "1_3"))
-    assert command(given, evidence()) == (
+    assert measuring(given, evidence()) == (
         "pytest suites --policy=snapkv,random --retention=0.1,1_3 -k 'test_qa or test_needle'"
     )
 
 
 def test_harder_suites_are_collected() -> None:
-    words = shlex.split(command(claim(suites=("qa-two-hop",)), evidence()))
+    words = shlex.split(measuring(claim(suites=("qa-two-hop",)), evidence()))
     assert words[-3:] == ["--kv-hard", "-k", "test_qa_two_hop"]
 
 
 def test_what_the_evidence_was_measured_with_is_given_again() -> None:
-    found = command(
+    found = measuring(
         claim(),
         evidence(
             model={"name": "tiny"},
@@ -58,11 +69,34 @@ def test_what_the_evidence_was_measured_with_is_given_again() -> None:
 
 def test_policies_with_parameters_are_quoted_and_both_retentions_given() -> None:
     given = claim(policy="snapkv(window=16)", baseline_retention="0.4")
-    words = shlex.split(command(given, evidence()))
+    words = shlex.split(measuring(given, evidence()))
     assert words[2:4] == ["--policy=snapkv(window=16),random", "--retention=0.25,0.4"]
 
 
 def test_unknown_sizes_are_left_to_the_defaults() -> None:
     made = Made(**DEFAULT).run("snapkv", "0.25")
     del made.settings["seeds"]
-    assert "--kv-" not in command(claim(), made.evidence())
+    assert "--kv-" not in measuring(claim(), made.evidence())
+
+
+def test_the_store_and_model_of_a_run_are_given_again() -> None:
+    plan = Plan(items=12, drawn=5, seeds={})
+    for place, option in (("my store", ["--kv-store=my store"]), (".kvharness", [])):
+        found = evidence(given={"plan": plan, "place": place, "source": "../tiny"})
+        words = shlex.split(measuring(claim(), found))
+        assert words[4:] == ["--kv-model=../tiny", *option, "-k", "test_qa"]
+    replayed = measuring(claim(), evidence(given={"place": "recording"}))
+    assert "recording" not in replayed, "no run adds to a recording"
+
+
+def test_a_claim_is_judged_again_by_its_id() -> None:
+    found = evidence(given={"place": "my store"})
+    assert judging(claim(), found) == "kvharness claims 'my store' --claim mine"
+    assert judging(claim(), evidence()) == "kvharness claims STORE --claim mine"
+
+
+def test_a_file_of_the_users_is_named_again() -> None:
+    mine = claim(origin="my/claims.toml")
+    found = evidence(given={"place": "s"})
+    assert judging(mine, found) == "kvharness claims s --file my/claims.toml --claim mine"
+    assert " --kv-claims-file=my/claims.toml " in measuring(mine, found)

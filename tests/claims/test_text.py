@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,7 @@ def test_a_surprise_is_explained_to_a_stranger() -> None:
         source="a paper",
         why="a quarter is\nenough",
     )
+    again = "kvharness claims 'my store' --file claims.toml --claim mine"
     lines = screen(mine, pair(spread(mean=-1.0))).splitlines()
     assert [" ".join(line.split()) for line in lines if "---" not in line] == [
         "claim mine: REFUTED, expected supported (tiny)",
@@ -129,12 +131,12 @@ def test_a_surprise_is_explained_to_a_stranger() -> None:
         "qa at 0.25 -1.000 [-1.216, -0.784] 60 refuted",
         "stands in claims.toml; source: a paper",
         "why this margin: a quarter is enough",
-        "judge again, without a model: kvharness claims 'my store' --claim mine",
+        f"judge again, without a model: {again}",
         (
             "measure, or what is missing: pytest suites --policy=snapkv,random --retention=0.25 "
-            "--kv-model=tiny -k test_qa"
+            "--kv-model=tiny --kv-claims-file=claims.toml -k test_qa"
         ),
-        "if the new verdict is right: kvharness claims 'my store' --claim mine --accept",
+        f"if the new verdict is right: {again} --accept",
     ]
 
 
@@ -208,4 +210,6 @@ def test_words_are_text_whatever_the_verdict(mean: float) -> None:
 def test_intervals_are_written_with_their_sign() -> None:
     assert interval_text(Interval(mean=0.5, low=-0.25, high=1.25)) == "+0.500 [-0.250, +1.250]"
     assert interval_text(Interval(mean=-0.0, low=-0.0, high=0.0)) == "+0.000 [+0.000, +0.000]"
+    bytes_saved = Interval(mean=153600.0, low=-math.inf, high=1e6)
+    assert interval_text(bytes_saved) == "+153,600 [-inf, +1,000,000]"
     assert interval_text(None) == "-"

@@ -134,14 +134,25 @@ class Lab:
         return Counter({file.name: file.read_bytes().count(b"\n") - 1 for file in files})
 
     def install(
-        self, name: str, entries: Mapping[str, str], *, version: str = "1.0", **modules: str
+        self,
+        name: str,
+        entries: Mapping[str, str],
+        *,
+        version: str = "1.0",
+        claims: Mapping[str, str] | None = None,
+        **modules: str,
     ) -> None:
-        """Put a distribution with policies on the path, as pip would."""
+        """Put a distribution with policies, and claims files, on the path, as pip would."""
         info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        rows = "\n".join(f"{policy} = {target}" for policy, target in entries.items())
-        (info / "entry_points.txt").write_text(f"[kvharness.policies]\n{rows}\n")
+        groups = {"kvharness.policies": entries, "kvharness.claims": claims or {}}
+        (info / "entry_points.txt").write_text(
+            "".join(
+                f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in given.items())
+                for group, given in groups.items()
+            )
+        )
         for module, source in modules.items():
             (self.site / f"{module}.py").write_text(source)
 
