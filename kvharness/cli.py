@@ -33,6 +33,9 @@ examples:
 """
 
 
+_CLOSED_PIPE = 141
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
@@ -46,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kvharness: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except BrokenPipeError:
-        return 0
+        # As a shell reports a process that a closed pipe ended: never 0, nothing was decided.
+        return _CLOSED_PIPE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,11 +148,15 @@ def _show(given: argparse.Namespace) -> None:
     from kvharness.replay import newest_records  # noqa: PLC0415
     from kvharness.summary import summarize  # noqa: PLC0415 - scipy
 
-    records, headers, left_out = newest_records(given.store)
+    records, headers, left_out = newest_records(given.store, say=_warn)
     for line in summarize(records, headers):
         _print(line)
     if left_out:
         _print(f"{left_out} records of other settings are left out")
+
+
+def _warn(text: str) -> None:
+    print(f"kvharness: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _print(text: str) -> None:

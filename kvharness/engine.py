@@ -269,7 +269,10 @@ def _named(policy: str) -> Iterator[None]:
         yield
     except (KvharnessError, TamperedError):
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        # Also sys.exit and what test frameworks raise: a stranger's code ends no one else's cells.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PolicyProblem(policy, reason) from error
 

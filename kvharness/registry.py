@@ -122,7 +122,7 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
     try:
         offered = found.entry_point.load()
         policy = _build(offered, [part.policy for part in parts], dict(spec.parameters))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PolicyProblem(str(spec), f"{where} cannot be loaded: {reason}") from error
     if not isinstance(policy, Policy):

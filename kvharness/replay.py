@@ -22,6 +22,7 @@ from kvharness.spec import PolicySpec
 from kvharness.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
@@ -110,20 +111,28 @@ def _nothing(settings: Settings, wanted: str, there: list[str]) -> StoreProblem:
     )
 
 
-def newest_records(directory: Path) -> tuple[list[Record], list[Header], int]:
+def newest_records(
+    directory: Path, *, say: Callable[[str], None] | None = None
+) -> tuple[list[Record], list[Header], int]:
     """Records of the newest settings in a store, their headers, and how many are left out.
 
     Raises:
         StoreProblem: there is no record to show.
     """
-    stored, _, left_out = comparable(directory)
+    stored, _, left_out = comparable(directory, say=say)
     latest = {(_cell(each.record), each.record.item): each for each in stored}
     headers = {each.header.run: each.header for each in latest.values()}
     return [each.record for each in latest.values()], list(headers.values()), left_out
 
 
-def comparable(directory: Path) -> tuple[list[Stored], Header, int]:
+def comparable(
+    directory: Path, *, say: Callable[[str], None] | None = None
+) -> tuple[list[Stored], Header, int]:
     """What was stored under the newest settings by the newest policies, oldest first.
+
+    Args:
+        directory: of the store.
+        say: is told what could not be read.
 
     Returns:
         the records, the newest header, and how many records of other settings there are.
@@ -131,7 +140,11 @@ def comparable(directory: Path) -> tuple[list[Stored], Header, int]:
     Raises:
         StoreProblem: there are none.
     """
-    everything = list(Store.read(directory).by_key.values())
+    store = Store.read(directory)
+    if say is not None:
+        for warning in store.warnings:
+            say(f"{directory}: {warning}")
+    everything = list(store.by_key.values())
     if not everything:
         raise StoreProblem(
             f"{directory}: there are no records in this folder; expected what --kv-store wrote"

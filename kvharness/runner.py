@@ -211,7 +211,7 @@ class Runner:
             try:
                 with self._box.during(doing):
                     self.policies[slug].policy.prepare(self.runtime.model, group.seed)
-            except Exception as error:  # noqa: BLE001 - a stranger's code
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code
                 message = f"prepare failed with {type(error).__name__}: {error}".splitlines()[0]
                 reasons[slug] = str(PolicyProblem(slug, message))
         for name, task in tasks.items():

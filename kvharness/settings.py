@@ -147,7 +147,9 @@ def _contract(raw: dict[str, Any]) -> Contract:
 
 def _count(flag: str, text: str, *, least: int = 1) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= _LARGEST:
-        raise UsageProblem(f"{flag} {text[:40]!r}: expected a whole number from {least}")
+        raise UsageProblem(
+            f"{flag} {text[:40]!r}: expected a whole number from {least} to {_LARGEST}"
+        )
     return int(text)
 
 

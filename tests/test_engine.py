@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -294,6 +295,8 @@ class Broken(Policy):
         score = torch.rand(view.kv_heads, view.tokens, generator=view.rng)
         if view.layer == 0:
             return score
+        if self.how == "exits":
+            sys.exit(0)
         if self.how == "raises":
             raise ZeroDivisionError("division by zero\nand a second line")
         if self.how == "usage":
@@ -324,6 +327,7 @@ class BrokenCompact(Broken):
 
 BROKEN = [
     (Broken("raises"), "policy 'mine': ZeroDivisionError: division by zero"),
+    (Broken("exits"), "policy 'mine': SystemExit: 0"),
     (Broken("usage"), "it cannot be done"),
     (
         Broken("shape"),

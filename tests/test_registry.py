@@ -283,3 +283,14 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
 
 def test_the_group_of_the_entry_points_is_public() -> None:
     assert registry.GROUP == "kvharness.policies"
+
+
+def test_a_package_that_exits_when_it_is_imported_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint(name="leaves", value="leaves:Policy", group=GROUP)
+    found = Installed(name="leaves", distribution="leaves-kv", version="1", entry_point=entry)
+    with pytest.raises(PolicyProblem, match="leaves-kv 1 cannot be loaded: SystemExit"):
+        load(PolicySpec(name="leaves"), {"leaves": found})

@@ -12,7 +12,7 @@ from kvharness.contract import Contract, Protection, QuestionMode
 from kvharness.errors import StoreProblem
 from kvharness.provenance import Header
 from kvharness.record import Record, Seconds
-from kvharness.replay import Replay, newest_records
+from kvharness.replay import Replay, comparable, newest_records
 from kvharness.store import Writer
 
 if TYPE_CHECKING:
@@ -253,3 +253,15 @@ def test_a_header_without_a_readable_contract(keep: Keep, tmp_path: Path, contra
     keep(a_record("a"), contract=contract)
     with pytest.raises(StoreProblem, match="no readable contract"):
         read(tmp_path)
+
+
+def test_what_cannot_be_read_is_told(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("k1"), a_record("k2"))
+    (file,) = tmp_path.iterdir()
+    header, first, second = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([header, b"\xff garbage", first, second, b""]))
+    told: list[str] = []
+    stored, *_ = comparable(tmp_path, say=told.append)
+    assert len(stored) == 2
+    assert len(told) == 1
+    assert "line 2: skipped" in told[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def read_evidence(store: Path) -> tuple[Evidence, list[Header]]:
     Raises:
         StoreProblem: there are none, or the store cannot be read.
     """
-    stored, _, left_out = comparable(store)
+    stored, _, left_out = comparable(store, say=_warn)
     if left_out:
         show([f"{left_out} records of other settings are left out"])
     headers = {each.header.run: each.header for each in stored}
@@ -52,6 +53,10 @@ def check_metric(metric: str) -> None:
 def show(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)  # noqa: T201
+
+
+def _warn(text: str) -> None:
+    print(f"kvharness: {text}", file=sys.stderr)  # noqa: T201
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,10 @@ def write_report(
 
 
 def _write(path: Path, text: str) -> None:
+    if path.name == "" or (path.exists() and not path.is_file()):
+        raise UsageProblem(
+            f"cannot write the report {str(path)!r}: it is not a file; give one with -o FILE"
+        )
     # In one step: whoever looks at the page sees the old one or the new one.
     draft = path.with_name(f".{path.name}.new")
     try:
