@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvharness.testing.checks import engine, interface, numerics, purity, repeated, selection
 from kvharness.testing.examples import MODELLED, PURE
+from kvharness.testing.mistake import Mistake
 from kvharness.testing.reading import overrides
 from kvharness.testing.subject import as_given
 
@@ -26,7 +27,7 @@ def _always(policy: Policy) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Check:
     """A check as `parametrize_with_checks` hands it out; call it with a policy.
 
@@ -47,7 +48,14 @@ class Check:
 
     def __call__(self, policy: Policy | ScoreFunction) -> None:
         __tracebackhide__ = True
-        self.function(policy, count=self.count)
+        try:
+            self.function(policy, count=self.count)
+        except Mistake as mistake:
+            # The traceback leads through Hypothesis and this package, never through the policy.
+            raise mistake.with_traceback(None) from None
+
+    def __repr__(self) -> str:
+        return self.function.__name__
 
 
 def _unless_stochastic(policy: Policy) -> str | None:

@@ -215,9 +215,9 @@ def check_cells_independent(policy: Policy | ScoreFunction, *, count: int = MODE
         for budget, reading in zip(budgets, readings, strict=True):
             _expect_still(budget, reading)
         others = [_stranger(scene, number, masks[0]) for number in range(strangers) if masks]
-        cells = [played.kept(mask) for mask in masks] + others
+        cells = others + [played.kept(mask) for mask in masks]
         beside = played.model.evicted(played.prefilled, cells, scene.prompts) if masks else []
-        for mask, answers in zip(masks, beside, strict=False):
+        for mask, answers in zip(masks, beside[len(others) :], strict=True):
             apart = _distance(played.evicted(mask)[0], answers)
             expect(
                 apart < _TOLERANCE,
@@ -238,6 +238,8 @@ def _expect_still(budget: int, reading: Reading) -> None:
 
 
 def _stranger(scene: Scene, number: int, like: Tensor) -> Kept:
-    """Another policy's cell: random tokens, as many as it likes in each head."""
+    """Another policy's cell: other tokens, as many as this one or random numbers of them."""
     generator = torch.Generator().manual_seed(100 * scene.seed + number)
-    return Kept(mask=torch.rand(like.shape, generator=generator) < 0.5)
+    if number % 2:
+        return Kept(mask=torch.rand(like.shape, generator=generator) < 0.5)
+    return Kept(mask=like[..., torch.randperm(like.shape[-1], generator=generator)])

@@ -1,0 +1,139 @@
+"""Tests made of policies and checks, and the route without code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kvharness.testing import CHECKS, VERSION, checks_for, left_out, parametrize_with_checks
+from kvharness.testing.parametrize import LEFT_OUT
+from kvharness_policies.chance import Random
+from kvharness_policies.window import SnapKV
+from tests.testing.broken.interface import Zeros
+from tests.testing.broken.selection import OneTooMany
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from kvharness import View
+
+QUICK = ("-p", "no:cacheprovider", "-k", "exact_budget or nested_budgets")
+MINE = """
+import pytest
+from kvharness.testing import parametrize_with_checks
+from tests.testing.broken.interface import Zeros
+from tests.testing.broken.selection import OneTooMany
+
+@parametrize_with_checks({policies}, expected_failures={expected})
+def test_mine(policy, check):
+    check(policy)
+"""
+
+
+def norms(view: View) -> Tensor:
+    scores: Tensor = view.keys.float().norm(dim=-1)
+    return scores
+
+
+def made(decorator: Callable[[Any], Any]) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Ids, ids that are expected to fail, and the note on what was left out."""
+
+    def test(policy: object, check: object) -> None: ...
+
+    (mark,) = decorator(test).pytestmark
+    parameters = mark.args[1]
+    failing = [each.id for each in parameters if each.marks]
+    return [each.id for each in parameters], failing, getattr(test, LEFT_OUT)
+
+
+def test_there_is_a_test_for_each_policy_and_check_that_applies() -> None:
+    ids, failing, note = made(parametrize_with_checks([SnapKV(), norms, Random()]))
+    assert ids[0] == "SnapKV-scores_fit"
+    assert len(ids) == len(set(ids)) == sum(len(checks_for(p)) for p in (SnapKV(), norms, Random()))
+    assert not failing
+    assert note["SnapKV"] == left_out(SnapKV())
+    assert note["norms"]["group_order"] == "it needs nothing of query heads"
+    assert note["Random"]["seed_does_not_matter"] == "it is declared stochastic"
+
+
+def test_policies_may_be_named_and_repeated() -> None:
+    ids, _, _ = made(parametrize_with_checks({"mine": SnapKV()}))
+    assert ids[0] == "mine-scores_fit"
+    ids, _, _ = made(parametrize_with_checks([SnapKV(), SnapKV(window=4)]))
+    assert {each.partition("-")[0] for each in ids} == {"SnapKV", "SnapKV#2"}
+
+
+def test_expected_failures_are_strict() -> None:
+    expected = {"check_exact_budget": "known", "scores_fit": "also known"}
+    decorator = parametrize_with_checks([OneTooMany()], expected_failures=expected)
+    ids, failing, _ = made(decorator)
+    assert failing == ["OneTooMany-scores_fit", "OneTooMany-exact_budget"]
+    assert len(ids) == len(checks_for(OneTooMany()))
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({"exact_budgets": ""}, "no check 'exact_budgets'. Did you mean 'exact_budget'"),
+        ({"seed_matters": ""}, "'seed_matters' applies to none of Zeros; remove it"),
+    ],
+)
+def test_expected_failures_name_checks_that_run(expected: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parametrize_with_checks([Zeros()], expected_failures=expected)
+
+
+def test_what_is_no_policy_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expected a list of policies, such as \[SnapKV\(\)\]"):
+        parametrize_with_checks(SnapKV())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected a policy, such as"):
+        checks_for(SnapKV)  # type: ignore[arg-type]
+
+
+def run(pytester: pytest.Pytester, policies: str, expected: str) -> pytest.RunResult:
+    pytester.makepyfile(MINE.format(policies=policies, expected=expected))
+    return pytester.runpytest_inprocess(*QUICK)
+
+
+def test_a_run_tells_what_was_left_out_and_what_failed(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "[Zeros(), OneTooMany()]", "None")
+    result.assert_outcomes(passed=3, failed=1, deselected=30)
+    result.stdout.fnmatch_lines(
+        [
+            f"kvharness: {len(CHECKS)} checks, version {VERSION}",
+            "  Zeros without seed_matters: it is declared deterministic",
+            "E *Mistake: allocate gave 2 entries, expected 1 x 1 layers x 1 heads = 1",
+        ]
+    )
+
+
+def test_an_expected_failure_that_passes_is_a_failure(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "[OneTooMany()]", "dict(exact_budget='x', nested_budgets='y')")
+    result.assert_outcomes(xfailed=1, failed=1, deselected=15)
+    result.stdout.fnmatch_lines(["[[]XPASS(strict)] y"])
+
+
+def test_the_route_without_code(pytester: pytest.Pytester) -> None:
+    options = (*QUICK, "--pyargs", "kvharness.testing")
+    result = pytester.runpytest_inprocess(*options, "--policy=snapkv", "-v")
+    result.assert_outcomes(passed=2, deselected=16)
+    result.stdout.fnmatch_lines(["*::test_policy[[]snapkv-exact_budget] PASSED*"])
+    assert "store" not in str(result.stdout)
+    assert not (pytester.path / ".kvharness").exists()
+
+
+def test_the_route_without_code_names_unknown_policies(pytester: pytest.Pytester) -> None:
+    options = (*QUICK, "--pyargs", "kvharness.testing")
+    result = pytester.runpytest_inprocess(*options, "--policy=snapky")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: no policy named 'snapky'*Did you mean 'snapkv'*"])
+
+
+def test_without_a_policy_every_installed_one_is_checked(pytester: pytest.Pytester) -> None:
+    options = ("--pyargs", "kvharness.testing", "--collect-only", "-q", "-p", "no:cacheprovider")
+    lines = pytester.runpytest_inprocess(*options).outlines
+    policies = {line.partition("[")[2].partition("-scores_fit")[0] for line in lines}
+    assert {"snapkv", "random-tied", "streaming-llm", "full"} <= policies

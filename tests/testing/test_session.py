@@ -1,0 +1,109 @@
+"""The growing cache, its machine, and policies that prepare for a model."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+
+from kvharness import Policy
+from kvharness.testing import Mistake, check_exact_budget, left_out, run_session_machine
+from kvharness.testing.session import Session
+from kvharness.testing.strategies import contracts, dtypes, sessions, traces
+from kvharness.testing.model import MODEL_SHAPE
+from kvharness_policies.position import Position, StreamingLLM
+from kvharness_policies.window import SnapKV
+from tests.testing.broken.engine import IndexesByPosition
+from tests.testing.broken.interface import Zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from kvharness import Trace, View
+    from kvharness.contract import Contract
+    from kvharness.testing.strategies import Step
+
+HALF = Fraction(1, 2)
+
+
+def test_a_session_keeps_sinks_recents_and_the_best() -> None:
+    session = Session(Position(sinks=2))
+    session.append(12)
+    session.compress(HALF)
+    assert session.positions == [0, 1, 8, 9, 10, 11]
+    session.append(3)
+    session.compress(Fraction(5, 9))
+    assert session.positions == [0, 1, 12, 13, 14]
+    session.read()
+    session.reset()
+    assert session.positions == []
+
+
+def test_more_tokens_than_fit_behind_a_context() -> None:
+    session = Session(Zeros())
+    for _ in range(30):
+        session.append(8)
+    session.read()
+    assert session.positions == list(range(240))
+
+
+@pytest.mark.parametrize("policy", [SnapKV(window=4), StreamingLLM()], ids=repr)
+def test_the_machine_passes_sound_policies(policy: Policy) -> None:
+    run_session_machine(policy, count=25)
+
+
+def test_the_machine_finds_the_shortest_way_to_break() -> None:
+    with pytest.raises(Mistake, match="compression 2 fails: IndexError") as caught:
+        run_session_machine(IndexesByPosition())
+    assert caught.value.told().count("state.compress(") == 2
+
+
+@given(steps=sessions())
+def test_sessions_begin_with_a_compressed_prompt(steps: list[Step]) -> None:
+    session = Session(Zeros())
+    for step in steps[:2]:
+        session.take(step)
+    assert session.positions == [0, 1, 2, 9, 10, 11]
+
+
+@given(trace=traces(), contract=contracts(), dtype=dtypes())
+def test_strategies_draw_what_they_say(trace: Trace, contract: Contract, dtype: str) -> None:
+    assert 1 <= contract.context <= 48
+    assert trace.tokens == trace.layers[0].keys.shape[1] == trace.layers[0].values.shape[1]
+    assert dtype in {"float32", "bfloat16", "float16"}
+
+
+class Prepared(Policy):
+    """Knows the model that it scores for, and no other."""
+
+    weight: Tensor
+
+    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+        del seed
+        (first, *_) = model.parameters()
+        self.weight = first[0, : MODEL_SHAPE.size].detach().clone()
+
+    def score(self, view: View) -> Tensor:
+        assert view.keys.shape[0] == MODEL_SHAPE.kv_heads
+        return view.keys.float() @ self.weight
+
+
+def test_a_policy_that_prepares_is_prepared_for_a_model() -> None:
+    policy = Prepared()
+    check_exact_budget(policy, count=5)
+    assert not hasattr(policy, "weight"), "it was prepared, rather than a copy of it"
+    assert left_out(policy)["survives_repeated_compression"].startswith("it prepares for a model")
+
+
+class Unready(Zeros):
+    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+        del model, seed
+        raise FileNotFoundError("no checkpoint")
+
+
+def test_a_policy_that_cannot_prepare_says_why() -> None:
+    with pytest.raises(Mistake, match=r"prepare\(model, seed=0\) raised FileNotFoundError"):
+        check_exact_budget(Unready())
