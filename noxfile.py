@@ -75,7 +75,7 @@ def gate(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests; arguments pass through to pytest."""
-    _install(session, "hatchling")
+    _install(session, "hatchling", "mypy", "ruff")
     session.run("pytest", *session.posargs)
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 
 from kvharness import Policy
 from kvharness.testing import Mistake, check_exact_budget, left_out, run_session_machine
+from kvharness.testing.model import MODEL_SHAPE
 from kvharness.testing.session import Session
 from kvharness.testing.strategies import contracts, dtypes, sessions, traces
-from kvharness.testing.model import MODEL_SHAPE
 from kvharness_policies.position import Position, StreamingLLM
 from kvharness_policies.window import SnapKV
 from tests.testing.broken.engine import IndexesByPosition
