@@ -38,6 +38,17 @@ def test_the_newest_run_says_what_the_evidence_is_of() -> None:
     assert found.drawn("h2o") == (0, 0)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_largest_run_of_a_policy_says_what_there_should_be(order: int) -> None:
+    runs = [Made(seeds=5).run("snapkv", "0.25"), Made(seeds=2).run("snapkv", "0.25")][::order]
+    stored = [
+        Stored(each, replace(made.header, run=str(number)))
+        for number, made in enumerate(runs)
+        for each in made.records
+    ]
+    assert Evidence.of(stored).drawn("snapkv") == (5, 12)
+
+
 def test_no_records_are_no_evidence() -> None:
     with pytest.raises(ValueError, match="no records"):
         Evidence.of([])

@@ -99,6 +99,20 @@ def test_verdicts_as_computed_naively(means: list[float], what: tuple[Kind, floa
     assert found.verdict is expected
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_may_be_supported_and_refuted(kind: Kind) -> None:
+    inside, outside = {
+        Kind.BETTER: ([0.5, 0.9], [-0.5, 0.0]),
+        Kind.NOT_BETTER: ([-0.5, 0.0], [0.5, 0.9]),
+        Kind.NOT_WORSE: ([0.5, 0.0], [-0.5, -0.9]),
+        Kind.EQUIVALENT: ([-0.05, 0.0, 0.05], [-0.5, 0.5]),
+    }[kind]
+    mine = claim(kind=kind, margin=0.1)
+    for means, expected in ((inside, SUPPORTED), (outside, REFUTED)):
+        for mean in means:
+            assert one(mine, pair(spread(mean=mean, sd=0.1))).verdict is expected
+
+
 # -- families -------------------------------------------------------------------------------------
 
 

@@ -99,6 +99,16 @@ def test_units_needed_are_more_than_there_are() -> None:
     assert found.needed > UNITS
 
 
+def test_a_wide_exact_interval_asks_for_more_items_than_there_are() -> None:
+    wins = np.zeros(UNITS)
+    wins[:15] = 1
+    found = judged(
+        claim(metric="exact", margin=0.1), pair(wins, metric="exact", base=np.zeros(UNITS))
+    ).part
+    # Student's t would have decided it with 52.
+    assert (found.verdict, found.needed) == (INCONCLUSIVE, UNITS + 1)
+
+
 @pytest.mark.parametrize(
     ("kind", "margin", "expected"),
     [
@@ -207,9 +217,10 @@ def test_both_have_to_answer_the_same_items() -> None:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_p_values_agree_with_the_verdict(method: Method, data: st.DataObject) -> None:
-    numbers = st.integers(-1, 1) if method is Method.EXACT else st.integers(-300, 300)
-    values = np.array(data.draw(st.lists(numbers, min_size=20, max_size=40)), dtype=float)
+    low, high = data.draw(st.sampled_from([(-1, 1), (0, 1), (-1, 0), (1, 1), (-1, -1)]))
     scale = 1 if method is Method.EXACT else 100
+    numbers = st.integers(low * scale, high * scale)
+    values = np.array(data.draw(st.lists(numbers, min_size=20, max_size=40)), dtype=float)
     kind, margin = data.draw(st.sampled_from(Kind)), data.draw(st.sampled_from([0.05, 0.3, 0.9]))
     sample = Sample.of(values / scale, method=method)
     region = Region.of(kind, margin)
