@@ -1,4 +1,4 @@
-"""Sessions: bench (the main job), tests, lint, record, gate, perf, tests_latest."""
+"""Sessions: bench (the main job), tests, lint, conformance, record, gate, perf, tests_latest."""
 
 from __future__ import annotations
 
@@ -77,6 +77,13 @@ def tests(session: nox.Session) -> None:
     """Run the project's own tests; arguments pass through to pytest."""
     _install(session, "hatchling", "mypy", "ruff")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Check that the installed policies keep the rules of the interface; ``--policy`` selects."""
+    _install(session)
+    session.run("pytest", "--pyargs", "kvharness.testing", "-n", "auto", *session.posargs)
 
 
 @nox.session

@@ -1,1 +1,1 @@
-"""The commands that judge a store; none needs a model, none imports torch."""
+"""Commands of `kvharness`, one module each; none needs a model, none imports torch."""
