@@ -75,6 +75,10 @@ class TamperedError(Exception):
         self.policy = policy
 
 
+class ChangedBehindError(Exception):
+    """Some policy wrote into shared tensors in a way that torch does not count (``.data``)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What a group is run with.
@@ -138,10 +142,13 @@ def _run_untampered(
     failures: dict[str, Failure],
 ) -> list[tuple[Task, Scored | Failure]]:
     """Run a pass, and run it again without a policy that spoiled the others' tensors."""
+    watch = _versions
     while True:
         left = [task for task in tasks if task.key not in failures]
         try:
-            return list(_run_pass(setup, item, one, left))
+            return list(_run_pass(setup, item, one, left, watch))
+        except ChangedBehindError:
+            watch = _contents
         except TamperedError as problem:
             for task in left:
                 if task.policy.slug == problem.policy:
@@ -159,7 +166,11 @@ def _passes(item: Item, contract: Contract) -> list[_Pass]:
 
 
 def _run_pass(
-    setup: Setup, item: Item, one: _Pass, tasks: Sequence[Task]
+    setup: Setup,
+    item: Item,
+    one: _Pass,
+    tasks: Sequence[Task],
+    watch: Callable[[Trace], list[int]],
 ) -> Iterator[tuple[Task, Scored | Failure]]:
     needs = Needs()
     for task in tasks:
@@ -168,13 +179,17 @@ def _run_pass(
     request = _request(setup, prefilled, one)
     everything = Kept(mask=_all_kept(prefilled))
     full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)
-    selector = _Selector(setup, item, _trace(prefilled, future), everything)
+    trace = _trace(prefilled, future)
+    before = _contents(trace)
+    selector = _Selector(setup, item, trace, everything, watch)
     choices: list[_Choice] = []
     for task in tasks:
         try:
             choices.append(selector.choose(task))
         except KvharnessError as error:
             yield task, Failure(cell=task.cell, reason=str(error))
+    if watch is not _contents and _contents(trace) != before:
+        raise ChangedBehindError
     answers = answer_each(setup.runtime, request, [choice.kept for choice in choices])
     for choice, batched in zip(choices, answers, strict=True):
         if isinstance(batched, ModelProblem):
@@ -207,9 +222,20 @@ def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace
 
 
 class _Selector:
-    """Scores each policy once and selects from its scores for every retention."""
+    """Scores each policy once and selects from its scores for every retention.
 
-    def __init__(self, setup: Setup, item: Item, trace: Trace, everything: Kept) -> None:
+    ``watch`` tells whether a trace is as it was.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        item: Item,
+        trace: Trace,
+        everything: Kept,
+        watch: Callable[[Trace], list[int]],
+    ) -> None:
+        self._watch = watch
         self._setup = setup
         self._item = item
         self._trace = trace
@@ -231,8 +257,7 @@ class _Selector:
         with _named(cell.policy), self._setup.box.during(doing), torch.no_grad():
             scores, scoring = self._score(task)
             start = clock()
-            # A copy: a policy may work on its scores in place, other retentions need them too.
-            mask = select_entries(policy, scores.clone(), budget, protection, cell.policy)
+            mask = select_entries(policy, scores, budget, protection, cell.policy)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
         return _Choice(task=task, kept=kept, seconds=scoring + clock() - start)
@@ -243,23 +268,34 @@ class _Selector:
             start = clock()
             words = (str(task.cell.seed), self._item.digest, slug)
             view = self._trace.for_policy(task.policy.policy.needs, words)
-            before = _versions(self._trace)
+            before = self._watch(self._trace)
             scores = score_tokens(task.policy.policy, view, name=slug)
-            if _versions(self._trace) != before:
+            if self._watch(self._trace) != before:
                 raise TamperedError(slug)
             self._scores[slug] = (scores, clock() - start)
         return self._scores[slug]
 
 
+def _shared(trace: Trace) -> Iterator[torch.Tensor]:
+    """The tensors that every policy sees."""
+    yield trace.positions
+    for layer in trace.layers:
+        for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums, layer.future):
+            if tensor is not None:
+                yield tensor
+
+
 def _versions(trace: Trace) -> list[int]:
-    """Torch's counters of in-place changes to the tensors that policies see."""
-    tensors = (
-        tensor
-        for layer in trace.layers
-        for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums, layer.future)
-        if tensor is not None
-    )
-    return [tensor._version for tensor in tensors]  # noqa: SLF001 - torch has no public name
+    """Torch's counters of in-place changes: free, so each policy is watched by them."""
+    return [tensor._version for tensor in _shared(trace)]  # noqa: SLF001 - it has no public name
+
+
+def _contents(trace: Trace) -> list[int]:
+    """Sums over the bits, for changes that torch does not count."""
+    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return [
+        int(tensor.detach().view(kinds[tensor.element_size()]).sum()) for tensor in _shared(trace)
+    ]
 
 
 @contextmanager

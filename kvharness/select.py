@@ -82,10 +82,12 @@ def select_entries(
     if not isinstance(extra, Protection):
         raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
     protected = protected_mask(tokens, protection.extend(extra, budget))
-    budgets = verified_budgets(policy.allocate(scores, budget), shape, budget, name)
+    # Copies: what one stage does to its arguments must not reach the next, nor what verifies it.
+    budgets = verified_budgets(policy.allocate(scores.clone(), budget), shape, budget, name)
     least = protected_mask(tokens, protection)
     _expect_room(budgets, least, name)
-    mask = policy.select(scores, budgets.to(scores.device), protected.to(scores.device))
+    given = budgets.clone().to(scores.device), protected.to(scores.device)
+    mask = policy.select(scores.clone(), *given)
     return verified_mask(mask, shape, budgets, least, name)
 
 

@@ -24,7 +24,7 @@ from kvharness.select import mask_digest, select_entries
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -676,3 +676,36 @@ def test_sliding_layers_are_not_counted_and_compact_policies_do_not_stop_the_oth
         assert result.realised_retention == 0.25
         assert result.cache_bytes == 10 * 2 * 8 * 4
     assert isinstance(streaming, Record) or "compact positions" in streaming.reason
+
+
+def spoil_counted(view: View) -> None:
+    view.keys.zero_()
+
+
+def spoil_uncounted(view: View) -> None:
+    view.values.data.neg_()
+
+
+def spoil_positions(view: View) -> None:
+    view.positions.data.add_(1)
+
+
+@pytest.mark.parametrize("spoil", [spoil_counted, spoil_uncounted, spoil_positions])
+def test_a_policy_that_spoils_shared_tensors_fails_alone(
+    spoil: Callable[[View], None], runtime: Runtime, item: Item
+) -> None:
+    class Spoils(Careless):
+        def score(self, view: View) -> Tensor:
+            spoil(view)
+            return super().score(view)
+
+    tasks = [named("snapkv"), scripted(Spoils()), named("knorm"), named("full")]
+    failed, *fine = sorted(
+        run_item(make_setup(runtime), item, tasks), key=lambda one: isinstance(one, Record)
+    )
+    assert isinstance(failed, Failure)
+    assert "it changed the tensors of its view in place" in failed.reason
+    beside = records_of(iter(fine))
+    alone = records_of(run_item(make_setup(runtime), item, [tasks[0], *tasks[2:]]))
+    assert [one.mask_digest for one in beside] == [one.mask_digest for one in alone]
+    assert [one.metrics["nll"] for one in beside] == [one.metrics["nll"] for one in alone]

@@ -347,3 +347,21 @@ def test_a_digest_knows_the_shape() -> None:
     # Packed into bytes, both are the same zeros.
     shapes = [(1, 1, 8), (1, 1, 7), (1, 8, 1), (2, 2, 2)]
     assert len({mask_digest(torch.zeros(shape, dtype=torch.bool)) for shape in shapes}) == 4
+
+
+class Rewrites(Scripted):
+    """Changes what it is given, which must not reach what verifies it."""
+
+    def allocate(self, scores: Tensor, budget: int) -> Any:
+        budgets = super().allocate(scores, budget)
+        scores.fill_(float("nan"))
+        return budgets
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Any:
+        budgets += self.given["more"]
+        return super().select(scores, budgets, protected)
+
+
+def test_rewriting_budgets_does_not_change_what_is_expected() -> None:
+    assert int(run(Rewrites({"more": 0})).sum()) == BUDGET * 6
+    assert "select kept [6, 6] entries, expected [5, 5]" in str(problem(Rewrites({"more": 1})))
