@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import PolicyProblem, UsageProblem
-from kvharness.policy import FunctionPolicy, Policy
+from kvharness.policy import Capabilities, FunctionPolicy, Needs, Policy, Positions
 from kvharness.source import source_digest
 from kvharness.spec import PolicySpec
 
@@ -130,6 +130,8 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         raise PolicyProblem(
             str(spec), f"{where} is a {kind}, expected a kvharness.Policy or a score function"
         )
+    if wrong := misdeclared(policy):
+        raise PolicyProblem(str(spec), f"{where}: {wrong}")
     digests = [source_digest(_home(policy)), *(part.source for part in parts)]
     return LoadedPolicy(
         spec=spec,
@@ -139,6 +141,15 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         source=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
         parameters=_parameters(policy),
     )
+
+
+def misdeclared(policy: Policy) -> str:
+    """What a policy declares in a type that nothing can read; empty if nothing."""
+    for name, kind in (("needs", Needs), ("positions", Positions), ("capabilities", Capabilities)):
+        given = getattr(policy, name)
+        if not isinstance(given, kind):
+            return f"{name} is a {type(given).__name__}, expected {kind.__name__}"
+    return ""
 
 
 def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> object:

@@ -264,6 +264,22 @@ def test_what_does_not_load_names_its_distribution(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "given"), [("needs", "queries"), ("capabilities", {"nested": True}), ("positions", 1)]
+)
+def test_what_a_policy_declares_has_a_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: object
+) -> None:
+    source = f"from kvharness import Policy\nclass P(Policy):\n    {name} = {given!r}\n"
+    (tmp_path / f"declares_{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint(name="declares", value=f"declares_{name}:P", group=GROUP)
+    found = Installed(name="declares", distribution="mine-kv", version="1", entry_point=entry)
+    message = rf"from mine-kv 1: {name} is a {type(given).__name__}, expected {name.capitalize()}"
+    with pytest.raises(PolicyProblem, match=message):
+        load(PolicySpec(name="declares"), {"declares": found})
+
+
 def test_a_wrapper_of_what_does_not_load_names_what_does_not(known: dict[str, Installed]) -> None:
     with pytest.raises(PolicyProblem, match=r"policy 'raises': from mine-kv 1\.5"):
         load(spec("wrapper(raises)"), known)

@@ -41,7 +41,7 @@ class Reading:
 
     returned: dict[str, list[Any]] = field(default_factory=dict)
     stage: str = ""
-    problem: Exception | None = None
+    problem: BaseException | None = None
     scores: Tensor | None = None
     mask: Tensor | None = None
     given: Tensor | None = None
@@ -86,7 +86,9 @@ def read_as_is(
             scores = reading.scores.clone()
             reading.given = select_entries(watched, scores, budget, protection, "policy")
             reading.mask = reading.given.clone()
-        except Exception as problem:  # noqa: BLE001 - whatever a policy raises is a finding
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as problem:  # noqa: BLE001 - sys.exit and skips are findings too
             reading.problem = problem
     return reading
 

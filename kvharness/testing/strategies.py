@@ -163,8 +163,9 @@ def larger_budgets(case: Case) -> SearchStrategy[Case]:
 
 
 def other_prompts(case: Case) -> SearchStrategy[Case]:
-    """Another context of the same kind, of any length that holds the sinks."""
-    tokens = st.integers(max(1, case.sinks), MOST_TOKENS)
+    """Another context of the same kind: of the same length, or of any that holds the sinks."""
+    same, least = case.shape.tokens, max(1, case.sinks)
+    tokens = st.just(max(same, least)) | st.integers(least, MOST_TOKENS)
 
     def resized(tokens: int, seed: int) -> Case:
         shape = replace(case.shape, tokens=tokens)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hypothesis import strategies as st
 
 from kvharness.policy import FunctionPolicy, Policy
+from kvharness.registry import misdeclared
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
@@ -37,6 +38,8 @@ def ready(given: Policy | ScoreFunction) -> Policy:
 def as_given(given: object) -> Policy:
     """The policy itself, or the one that a score function makes."""
     if isinstance(given, Policy):
+        if wrong := misdeclared(given):
+            raise TypeError(f"{type(given).__name__}: {wrong}")
         return given
     if callable(given) and not isinstance(given, type):
         return FunctionPolicy(function=cast("ScoreFunction", given))

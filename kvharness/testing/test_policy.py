@@ -27,6 +27,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except KvharnessError as error:
         # Raised here, it would be a collection error with a traceback through pytest.
         metafunc.config.stash[PROBLEM] = pytest.UsageError(str(error))
+        if hasattr(metafunc.config, "workerinput"):
+            raise pytest.Collector.CollectError(str(error)) from None
     note_left_out(metafunc.function, named)
     metafunc.parametrize(("policy", "check"), parameters(named, {}))
 
@@ -38,8 +40,15 @@ def _policies(texts: list[str]) -> dict[str, Policy]:
 
 
 def test_policy(policy: Policy, check: Check) -> None:
+    told = _told(policy, check)
+    if told is not None:
+        # The traceback would lead through Hypothesis and this package, not through the policy.
+        pytest.fail(told, pytrace=False)
+
+
+def _told(policy: Policy, check: Check) -> str | None:
     try:
         check(policy)
     except Mistake as mistake:
-        # The traceback would lead through Hypothesis and this package, not through the policy.
-        pytest.fail(mistake.told(), pytrace=False)
+        return mistake.told()
+    return None

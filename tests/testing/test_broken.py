@@ -134,6 +134,11 @@ BROKEN: list[tuple[Policy, str, str]] = [
         "layer 0 keeps other tokens of a prompt after another prompt was compressed",
     ),
     (
+        purity.RemembersScores(),
+        "no_state",
+        "layer 0 keeps other tokens of a prompt after another prompt was compressed",
+    ),
+    (
         purity.PeeksAtTheFuture(),
         "sees_only_its_needs",
         "scores change when the harness records more than Needs",

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.testing import CHECKS, VERSION, checks_for, left_out, parametrize_with_checks
+from kvharness.testing import (
+    CHECKS,
+    VERSION,
+    Mistake,
+    check_scores_fit,
+    checks_for,
+    left_out,
+    parametrize_with_checks,
+)
 from kvharness.testing.parametrize import LEFT_OUT
 from kvharness_policies.chance import Random
 from kvharness_policies.window import SnapKV
@@ -130,6 +138,37 @@ def test_the_route_without_code_names_unknown_policies(pytester: pytest.Pytester
     result = pytester.runpytest_inprocess(*options, "--policy=snapky")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: no policy named 'snapky'*Did you mean 'snapkv'*"])
+
+
+def test_workers_name_unknown_policies_as_well(pytester: pytest.Pytester) -> None:
+    options = (*QUICK, "--pyargs", "kvharness.testing", "--policy=snapky", "-n", "1")
+    result = pytester.runpytest_subprocess(*options)
+    assert result.ret != 0
+    text = result.stdout.str() + result.stderr.str()
+    assert "no policy named 'snapky' is installed. Did you mean 'snapkv'" in text
+    assert "INTERNALERROR" not in text
+
+
+def leaves(view: View) -> Tensor:
+    raise SystemExit(view.tokens)
+
+
+def skips(view: View) -> Tensor:
+    pytest.skip(f"not today: {view.tokens}")
+
+
+@pytest.mark.parametrize(("score", "name"), [(leaves, "SystemExit"), (skips, "Skipped")])
+def test_leaving_is_a_mistake(score: Any, name: str) -> None:
+    with pytest.raises(Mistake, match=f"score raised {name}: .* on 1 tokens"):
+        check_scores_fit(score, count=3)
+
+
+def test_what_is_declared_wrongly_is_refused() -> None:
+    class Wrong(Zeros):
+        capabilities = {"nested": True}  # type: ignore[assignment]  # noqa: RUF012
+
+    with pytest.raises(TypeError, match="Wrong: capabilities is a dict, expected Capabilities"):
+        parametrize_with_checks([Wrong()])
 
 
 def test_without_a_policy_every_installed_one_is_checked(pytester: pytest.Pytester) -> None:
