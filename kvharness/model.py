@@ -111,7 +111,7 @@ def find_model(name: str, *, say: Callable[[str], None] = print) -> ModelSource:
     if name in EMBEDDED:
         return _embedded(EMBEDDED[name], say)
     path = Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
         return _local(name, path, shown=path.resolve().name)
     return _local(name, _from_hub(name), shown=name)
 

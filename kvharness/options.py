@@ -188,6 +188,8 @@ def _ini_type(option: Option) -> Literal["args", "bool", "string"]:
 
 def _checked(option: Option) -> Callable[[str], str]:
     def check(value: str) -> str:
+        if not (option.many or value.strip()):
+            raise argparse.ArgumentTypeError("it is empty; leave the option out for its default")
         if option.choices and value not in option.choices:
             raise argparse.ArgumentTypeError(f"{value!r} is not one of {', '.join(option.choices)}")
         return value

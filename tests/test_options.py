@@ -55,7 +55,6 @@ def test_nothing_is_given_by_default(parse: Callable[..., pytest.Config]) -> Non
         (["--kv-hard"], {"kv_hard": "false"}, "kv_hard", True),
         ([], {"kv_hard": "yes"}, "kv_hard", True),
         ([], {"kv_hard": "no"}, "kv_hard", None),
-        (["--kv-store="], {}, "kv_store", None),
         (["--retention="], {}, "retention", [""]),
     ],
 )

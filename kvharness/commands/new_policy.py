@@ -31,7 +31,7 @@ TEMPLATES = Path(__file__).parents[1] / "template"
 _SUFFIX = ".tmpl"
 # What `registry` takes, but a letter first, since a class is named after it; lines of the
 # templates stay short enough for names of this length.
-_NAME = re.compile(r"[a-z][a-z0-9.+-]{0,31}")
+_NAME = re.compile(r"(?=.{1,32}$)[a-z][a-z0-9]*([.+-][a-z0-9]+)*")
 _RESERVED = {*(anchor.value for anchor in Anchor), "random"}
 
 
@@ -95,10 +95,11 @@ def _checked(name: str) -> str:
     if _NAME.fullmatch(name):
         return name
     near = re.sub(r"[\s_]+", "-", name.strip().lower())
-    hint = f" Did you mean {near!r}?" if _NAME.fullmatch(near) else ""
+    free = _NAME.fullmatch(near) and near not in registry.installed()
+    hint = f" Did you mean {near!r}?" if free else ""
     raise UsageProblem(
-        f"new-policy {name[:80]!r}: expected at most 32 lower-case letters, digits, '.', '+' and "
-        f"'-', a letter first.{hint}"
+        f"new-policy {name[:80]!r}: expected at most 32 lower-case letters and digits, a "
+        f"letter first, with single '.', '+' or '-' between them.{hint}"
     )
 
 

@@ -165,6 +165,9 @@ def _run(tool: str, *arguments: str) -> None:
         ("mine/../x", "lower-case letters"),
         ("mine(power=2)", "lower-case letters"),
         ("x" * 33, "at most 32"),
+        ("a-", "between them"),
+        ("a--b", "between them"),
+        ("SnapKV", "between them."),
         ("ö", "lower-case letters"),
     ],
 )

@@ -106,6 +106,12 @@ def test_a_bad_count(place: Lab, option: str, count: str) -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["--kv-shard", "--kv-items", "--kv-model", "--kv-store"])
+def test_an_empty_value(place: Lab, option: str) -> None:
+    text = refusal(place, f"{option}=")
+    assert f"argument {option}: it is empty; leave the option out for its default" in text
+
+
 @pytest.mark.parametrize("option", ["--kv-sinks", "--kv-recents"])
 def test_a_bad_protection(place: Lab, option: str) -> None:
     text = refusal(place, f"{option}=-1")
@@ -114,7 +120,11 @@ def test_a_bad_protection(place: Lab, option: str) -> None:
 
 @pytest.mark.parametrize(
     ("option", "near"),
-    [("--kv-dtype=int8", "float32"), ("--kv-question=known", "seen"), ("--kv-generate=", "first")],
+    [
+        ("--kv-dtype=int8", "float32"),
+        ("--kv-question=known", "seen"),
+        ("--kv-generate=No", "first"),
+    ],
 )
 def test_a_choice_that_there_is_not(place: Lab, option: str, near: str) -> None:
     text = refusal(place, option)
@@ -148,6 +158,11 @@ def test_the_embedded_model_is_not_installed(place: Lab, monkeypatch: pytest.Mon
 def test_a_folder_that_holds_no_model(place: Lab, tmp_path: Path) -> None:
     text = refusal(place, f"--kv-model={tmp_path}")
     assert f"{tmp_path} holds no config.json; expected a directory written by" in text
+
+
+def test_a_model_with_a_name_beyond_all_bounds(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "is neither an embedded model" in refusal(place, f"--kv-model={'x' * 5000}")
 
 
 def test_a_model_that_cannot_be_fetched(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
