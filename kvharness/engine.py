@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -310,7 +312,18 @@ def _named(policy: str) -> Iterator[None]:
     except BaseException as error:
         # Also sys.exit and what test frameworks raise: a stranger's code ends no one else's cells.
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PolicyProblem(policy, reason) from error
+        raise PolicyProblem(policy, f"{reason}{_place(error)}") from error
+
+
+_LIBRARIES = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+
+
+def _place(error: BaseException) -> str:
+    """Where in the policy's own code it happened: `` (mine.py:12)``."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    own = (frame for frame in frames if not frame.filename.startswith(_LIBRARIES))
+    frame = next(own, None)
+    return f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
 
 
 def _check_positions(kept: Kept, runtime: Runtime, name: str) -> None:

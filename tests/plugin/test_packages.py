@@ -101,7 +101,7 @@ COMPLAINTS = {
     "nothing": r"\(layer 0\): score returned NoneType, expected a tensor",
     "budgets": r": budgets add up to 401, expected 100 x 2 x 2 = 400",
     "sinks": r"\(layer 0\): select evicted protected tokens \[0, 1, 2, 3",
-    "raises": r": LookupError: no luck$",
+    "raises": r": LookupError: no luck \(\w+\.py:\d+\)$",
     "unready": r": prepare failed with FileNotFoundError: no checkpoint$",
     "unfinished": r": NotImplementedError: Unfinished must implement score\(view\)$",
 }
