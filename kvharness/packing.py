@@ -35,6 +35,11 @@ def content(path: Path) -> bytes:
     return b"".join(parts)
 
 
+def is_packed(store: Path) -> bool:
+    """Whether a store is a recording, which no run should add to."""
+    return any(store.glob(f"*{PACKED}"))
+
+
 def pack(source: Path, target: Path) -> int:
     """Compress the files of a store into a new folder, some 14 times smaller; returns its bytes.
 
@@ -42,7 +47,8 @@ def pack(source: Path, target: Path) -> int:
         StoreProblem: the source holds no records, or one of the two cannot be used.
     """
     try:
-        files = sorted(path for path in source.glob("*.jsonl") if path.is_file())
+        kinds = ("*.jsonl", f"*{PACKED}")
+        files = sorted(path for kind in kinds for path in source.glob(kind) if path.is_file())
         if not files:
             raise StoreProblem(f"{str(source)!r} holds no .jsonl files; give what --kv-store wrote")
         target.mkdir(parents=True, exist_ok=True)
@@ -54,5 +60,8 @@ def pack(source: Path, target: Path) -> int:
 
 
 def _pack(path: Path, target: Path) -> int:
+    if path.name.endswith(PACKED):
+        # A recording that a run added to.
+        return (target / path.name).write_bytes(path.read_bytes())
     packed = lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
     return (target / f"{path.stem}{PACKED}").write_bytes(packed)

@@ -30,6 +30,21 @@ def test_a_packed_store_reads_as_it_was(tmp_path: Path) -> None:
         Store.read(tmp_path / "packed")
 
 
+def test_a_recording_that_was_added_to_is_packed_whole(tmp_path: Path) -> None:
+    def write(folder: str, start: int) -> None:
+        with Writer(tmp_path / folder, HEADER) as writer:
+            for number in range(start, start + 3):
+                writer.append(replace(RECORD, key=f"{number:032x}"))
+
+    write("first", 0)
+    pack(tmp_path / "first", tmp_path / "mixed")
+    write("mixed", 3)
+    size = pack(tmp_path / "mixed", tmp_path / "whole")
+    assert Store.read(tmp_path / "whole") == Store.read(tmp_path / "mixed")
+    assert len(Store.read(tmp_path / "whole").by_key) == 6
+    assert size == sum(file.stat().st_size for file in (tmp_path / "whole").iterdir())
+
+
 def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(StoreProblem, match=r"holds no \.jsonl files"):
         pack(tmp_path, tmp_path / "packed")
