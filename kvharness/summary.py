@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,8 @@ class Interval:
     units: int
 
     def __str__(self) -> str:
+        if not self.units:
+            return "-"
         if self.units < 2:
             return f"{self.mean:.2f}"
         return f"{self.mean:.2f} ±{self.half:.2f}"
@@ -47,14 +50,16 @@ def interval(values: Sequence[float]) -> Interval:
     """Mean and 95 % half-width of one number for each item."""
     units = len(values)
     half = float(stats.sem(values) * stats.t.ppf(0.975, units - 1)) if units > 1 else 0.0
-    return Interval(mean=fmean(values), half=half, units=units)
+    mean = fmean(values) if units else math.nan
+    return Interval(mean=mean, half=half, units=units)
 
 
 def over_items(records: Iterable[Record], metric: str) -> Interval:
     """An item that several seeds drew counts once, with its mean: seeds are not samples."""
     by_item: dict[str, list[float]] = defaultdict(list)
     for record in records:
-        by_item[record.item_digest].append(record.metrics[metric])
+        if (number := record.metrics.get(metric)) is not None:
+            by_item[record.item_digest].append(number)
     return interval([fmean(values) for values in by_item.values()])
 
 

@@ -124,6 +124,14 @@ def test_the_seeds_of_one_item_are_not_samples() -> None:
 # -- tables ---------------------------------------------------------------------------------------
 
 
+def test_a_record_without_a_metric_is_left_out_of_it() -> None:
+    bare = replace(RECORD, key="b", item_digest="d1", metrics={"exact": 0.0})
+    assert over_items([RECORD, bare], "nll") == interval([0.5])
+    assert str(over_items([bare], "nll")) == "-"
+    text = "\n".join(summarize([bare], [HEADER]))
+    assert re.search(r"^nll +keep all\n-+ +-+\nfull +- *$", text, flags=re.MULTILINE)
+
+
 def test_anchors_come_first_and_retentions_are_sorted_as_numbers() -> None:
     shown = lines(
         *(records("h2o", [0.5, 0.5], text) for text in ("0.5", "0.25", "1_3", "1", "0.1")),

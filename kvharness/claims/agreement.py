@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Near-ties flip between kernels and library versions; more than that is another policy.
 LEAST_SHARED = 0.99
+_LEAST_ITEMS = 2
 _METRICS = ("exact", "slot_accuracy", "nll")
 
 
@@ -100,7 +101,13 @@ def _shared(pair: Pair, folders: tuple[Path, Path]) -> float | None:
 
 def _metrics(name: str, found: Sequence[Pair]) -> Iterator[str]:
     for metric in _METRICS:
-        before = interval([pair.recorded.metrics[metric] for pair in found])
-        after = fmean(pair.fresh.metrics[metric] for pair in found)
+        both = [
+            pair for pair in found if metric in pair.recorded.metrics.keys() & pair.fresh.metrics
+        ]
+        # One item has no interval: its keep mask is all there is to compare.
+        if len(both) < _LEAST_ITEMS:
+            continue
+        before = interval([pair.recorded.metrics[metric] for pair in both])
+        after = fmean(pair.fresh.metrics[metric] for pair in both)
         if abs(after - before.mean) > max(before.half, 1e-3):
             yield f"{name}: {metric} is {after:.3f}, recorded {before.mean:.3f} ±{before.half:.3f}"

@@ -94,7 +94,9 @@ def nll_by_item(records: Iterable[Record]) -> dict[str, float]:
     """An item that several seeds drew counts once, with its mean."""
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
-        found[record.item_digest].append(record.metrics["nll"])
+        # A store that another tool wrote or cut may lack it.
+        if (nll := record.metrics.get("nll")) is not None:
+            found[record.item_digest].append(nll)
     return {item: fmean(numbers) for item, numbers in found.items()}
 
 

@@ -97,6 +97,10 @@ def test_metrics_must_lie_in_the_recorded_interval(tmp_path: Path) -> None:
     assert line.startswith("needle snapkv-r0.25: nll is 1.700, recorded 1.200 ±")
 
 
+def test_a_single_item_is_compared_by_its_mask(tmp_path: Path) -> None:
+    assert found([record(0)], [record(0, nll=9.0)], tmp_path, exact=True) == []
+
+
 def test_the_ground_is_processor_model_and_libraries() -> None:
     assert same_ground([HEADER], [replace(HEADER, run="b", created="later")])
     assert not same_ground([HEADER], [replace(HEADER, machine={"processor": "two"})])

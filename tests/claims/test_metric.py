@@ -78,6 +78,12 @@ def test_only_items_that_both_anchors_answered_count() -> None:
     assert Scale.of({"floor": floor, "full": full}) == Scale(floor=4.25, full=1.25)
 
 
+def test_a_record_without_nll_is_no_anchor() -> None:
+    floor, full = anchor("floor", [4.0, 4.5, 9.0]), anchor("full", [1.0, 1.5, 1.0])
+    bare = replace(floor[2], metrics={"exact": 0.0})
+    assert Scale.of({"floor": [*floor[:2], bare], "full": full}) == Scale(floor=4.25, full=1.25)
+
+
 def test_an_item_of_several_seeds_counts_once() -> None:
     same: dict[str, Any] = {"item_digest": "the same"}
     floor = [*anchor("floor", [4.0, 6.0], **same), *anchor("floor", [9.0])]
