@@ -104,6 +104,9 @@ class _Crash:
     lineno: int
     message: str
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
 
 class _Explained(str):
     """A failed claim: in full where failures are explained, in a line where they are listed."""

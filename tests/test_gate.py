@@ -138,13 +138,13 @@ def test_what_was_not_evaluated_is_skipped() -> None:
 def test_a_failure_is_explained_in_full_and_in_a_line() -> None:
     given = claim(expect={"tiny": Verdict.REFUTED})
     called, _ = reports(given, pair(spread(mean=9.0)))
-    assert str(called.longrepr).startswith("claim mine: SUPPORTED, expected refuted (tiny)\n")
+    assert str(called.longrepr).startswith("SUPPORTED, expected refuted: claim mine (tiny)\n")
     assert called.longrepr.reprcrash.message == "SUPPORTED, expected refuted"  # type: ignore[union-attr]
     assert called.sections == []
     passed, _ = reports(claim(), pair(spread(mean=9.0)))
     ((title, words),) = passed.sections
     assert title == "claim"
-    assert words.startswith("claim mine: SUPPORTED (tiny)\n")
+    assert words.startswith("SUPPORTED: claim mine (tiny)\n")
 
 
 def test_what_reports_carry_is_builtin() -> None:

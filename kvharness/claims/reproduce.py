@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness.claims.discovery import found_unasked
 from kvharness.options import OPTIONS
+from kvharness.packing import is_packed
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
     for suite, source in evidence.data.items():
         if suite in claim.suites:
             yield f"--kv-data={suite}={source}"
-    if evidence.plan is not None and evidence.place != _DEFAULTS["--kv-store"]:
+    if evidence.place not in {"", _DEFAULTS["--kv-store"]} and not is_packed(Path(evidence.place)):
         yield f"--kv-store={evidence.place}"
     if not found_unasked(claim.origin):
         yield f"--kv-claims-file={claim.origin}"

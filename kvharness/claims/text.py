@@ -82,7 +82,8 @@ def _grouped(title: str, reasons: Mapping[str, str]) -> Iterator[str]:
 def explain(judgement: Judgement, evidence: Evidence) -> Iterator[str]:
     """One screen: the claim, estimate and interval of each part, and what to do."""
     claim = judgement.claim
-    yield f"claim {claim.id}: {headline(judgement)} ({evidence.model})"
+    # The verdict first: pytest's summary cuts this line at the width of the terminal.
+    yield f"{headline(judgement)}: claim {claim.id} ({evidence.model})"
     yield from _wrapped(claim.statement())
     if judgement.reason:
         yield from _wrapped(judgement.reason)

@@ -4,8 +4,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from kvharness.claims.evidence import Plan
 from kvharness.claims.reproduce import judging, measuring
+from kvharness.packing import PACKED
 from tests.claims.conftest import CONTRACT, Made
 from tests.claims.conftest import claim as a_claim
 
@@ -79,14 +82,15 @@ def test_unknown_sizes_are_left_to_the_defaults() -> None:
     assert "--kv-" not in measuring(claim(), made.evidence())
 
 
-def test_the_store_and_model_of_a_run_are_given_again() -> None:
-    plan = Plan(items=12, drawn=5, seeds={})
+@pytest.mark.parametrize("plan", [None, Plan(items=12, drawn=5, seeds={})])
+def test_the_store_and_model_of_a_run_are_given_again(plan: Plan | None, tmp_path: Path) -> None:
     for place, option in (("my store", ["--kv-store=my store"]), (".kvharness", [])):
         found = evidence(given={"plan": plan, "place": place, "source": "../tiny"})
         words = shlex.split(measuring(claim(), found))
         assert words[4:] == ["--kv-model=../tiny", *option, "-k", "test_qa"]
-    replayed = measuring(claim(), evidence(given={"place": "recording"}))
-    assert "recording" not in replayed, "no run adds to a recording"
+    (tmp_path / f"records{PACKED}").touch()
+    replayed = measuring(claim(), evidence(given={"plan": plan, "place": str(tmp_path)}))
+    assert "--kv-store" not in replayed, "no run adds to a recording"
 
 
 def test_a_claim_is_judged_again_by_its_id() -> None:

@@ -120,7 +120,7 @@ def test_a_surprise_is_explained_to_a_stranger() -> None:
     again = "kvharness claims 'my store' --file claims.toml --claim mine"
     lines = screen(mine, pair(spread(mean=-1.0))).splitlines()
     assert [" ".join(line.split()) for line in lines if "---" not in line] == [
-        "claim mine: REFUTED, expected supported (tiny)",
+        "REFUTED, expected supported: claim mine (tiny)",
         "snapkv is not worse than random by more than 0.25, in nll",
         (
             "below: snapkv minus random in nll (nats a token, sign changed), more is better; "
@@ -134,7 +134,7 @@ def test_a_surprise_is_explained_to_a_stranger() -> None:
         f"judge again, without a model: {again}",
         (
             "measure, or what is missing: pytest suites --policy=snapkv,random --retention=0.25 "
-            "--kv-model=tiny --kv-claims-file=claims.toml -k test_qa"
+            "--kv-model=tiny '--kv-store=my store' --kv-claims-file=claims.toml -k test_qa"
         ),
         f"if the new verdict is right: {again} --accept",
     ]
@@ -163,7 +163,7 @@ def test_what_is_missing_is_told_part_by_part() -> None:
 
 def test_a_claim_that_was_not_evaluated_has_no_table() -> None:
     found = screen(claim(policy="sip"), pair(0.0))
-    assert "claim mine: NOT EVALUATED (tiny)\n" in found
+    assert "NOT EVALUATED: claim mine (tiny)\n" in found
     assert "there are no records of sip" in found
     assert "by itself" not in found
 

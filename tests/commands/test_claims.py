@@ -101,7 +101,7 @@ def test_an_edited_expectation_is_a_failure_and_is_explained(judge: Judge) -> No
     code, out, _ = judge(text=edited)
     assert code == 1
     assert "mine supported refuted (!)" in plain(out)
-    assert "; 1 not as expected\n\nclaim mine: SUPPORTED, expected refuted (tiny)\n" in out
+    assert "; 1 not as expected\n\nSUPPORTED, expected refuted: claim mine (tiny)\n" in out
     assert "--claim mine --accept" in out
     assert judge("--report-only")[0] == 0
 
@@ -109,9 +109,9 @@ def test_an_edited_expectation_is_a_failure_and_is_explained(judge: Judge) -> No
 def test_one_claim_is_explained(judge: Judge) -> None:
     code, out, _ = judge("--claim", "other", "--claim", "mine", "--claim", "mine")
     assert code == 0
-    assert out.startswith("claim other: SUPPORTED (tiny)\n")
-    assert "\n\nclaim mine: SUPPORTED, expected supported (tiny)\n" in out
-    assert out.count("claim mine: ") == 1
+    assert out.startswith("SUPPORTED: claim other (tiny)\n")
+    assert "\n\nSUPPORTED, expected supported: claim mine (tiny)\n" in out
+    assert out.count("claim mine (tiny)") == 1
     assert "sip" not in out
 
 
@@ -194,7 +194,7 @@ def test_a_policy_whose_only_run_is_lost_is_told_on_request(judge: Judge, store:
     )
     code, out, _ = judge("--complete")
     assert code == 1
-    assert "claim mine: NOT EVALUATED, expected supported (tiny)" in out
+    assert "NOT EVALUATED, expected supported: claim mine (tiny)" in out
     assert "claim other" not in out, "nothing is expected of it"
 
 

@@ -129,7 +129,7 @@ def test_another_verdict_fails_and_is_explained_on_one_screen(recorded: Recorded
     assert 8 <= len(screen) <= 40
     words = " ".join(" ".join(screen).split())
     for told in (
-        "claim bad: SUPPORTED, expected refuted (tiny)",
+        "SUPPORTED, expected refuted: claim bad (tiny)",
         "snapkv is better than full, in bytes",
         "margin 0",
         "needle at 0.25 +153,600 [+153,600, +153,600] 20 supported",
@@ -148,7 +148,7 @@ def test_the_command_that_is_told_reproduces_the_verdict(
     (again,) = [line.split(":  ")[1].split() for line in screen if "judge again" in line]
     monkeypatch.chdir(recorded.lab.folder)
     assert main(again[1:]) == 1
-    assert "claim bad: SUPPORTED, expected refuted (tiny)" in capsys.readouterr().out
+    assert "SUPPORTED, expected refuted: claim bad (tiny)" in capsys.readouterr().out
 
 
 def test_in_report_mode_nothing_fails(recorded: Recorded) -> None:
@@ -163,7 +163,7 @@ def test_undecided_where_something_was_expected_fails_strictly(recorded: Recorde
     run = recorded.judge(claim("open", "supported", **UNDECIDED))
     assert run.result.ret == pytest.ExitCode.TESTS_FAILED
     assert counts(run) == {"passed": 10, "failed": 1, "inconclusive": 1}
-    assert "claim open: INCONCLUSIVE, expected supported (tiny)" in run.text
+    assert "INCONCLUSIVE, expected supported: claim open (tiny)" in run.text
 
 
 def test_off_judges_and_runs_nothing_for_claims(recorded: Recorded) -> None:
