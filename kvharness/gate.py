@@ -10,7 +10,7 @@ import pytest
 from kvharness.claims import outlook, text
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.planning import Needs, needs, selected
+from kvharness.claims.planning import Needs, halved, needs, selected
 from kvharness.inference.region import Verdict
 from kvharness.settings import ClaimsMode
 from kvharness.spec import PolicySpec
@@ -37,12 +37,14 @@ class Gate:
         claims: those that are judged at its end.
         needs: policies and retentions to run for them.
         installed: names of installed policies; None where nothing is run, so that none is needed.
+        halved: families of which the run's policies select some claims and not others.
     """
 
     mode: ClaimsMode
     claims: tuple[Claim, ...]
     needs: Needs
     installed: frozenset[str] | None
+    halved: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings, installed: Iterable[str]) -> Gate:
@@ -52,9 +54,10 @@ class Gate:
             ClaimProblem: a claims file cannot be read.
         """
         slugs = [each.slug for text in settings.policies for each in PolicySpec.parse_list(text)]
-        found: list[Claim] = []
+        there: list[Claim] = []
         if settings.claims is not ClaimsMode.OFF:
-            found = selected(all_claims(settings.claims_files), slugs or None)
+            there = list(all_claims(settings.claims_files))
+        found = selected(there, slugs or None)
         known = frozenset(installed)
         return cls(
             mode=settings.claims,
@@ -66,6 +69,7 @@ class Gate:
                 widen=not settings.retentions_given,
             ),
             installed=None if settings.replay else known,
+            halved=halved(there, found),
         )
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:
@@ -84,7 +88,7 @@ class Gate:
     def judge(self, evidence: Evidence) -> list[Judgement]:
         from kvharness.claims.judge import judge  # noqa: PLC0415 - scipy
 
-        return judge(self.claims, evidence, installed=self.installed)
+        return judge(self.claims, evidence, installed=self.installed, halved=self.halved)
 
     def reports(
         self, judgements: Iterable[Judgement], evidence: Evidence

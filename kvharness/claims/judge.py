@@ -13,6 +13,7 @@ from kvharness.inference.region import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from kvharness.claims.claim import Claim, Column, Comparison
     from kvharness.claims.evidence import Evidence
@@ -40,7 +41,11 @@ class _Draft:
 
 
 def judge(
-    claims: Iterable[Claim], evidence: Evidence, *, installed: Iterable[str] | None = None
+    claims: Iterable[Claim],
+    evidence: Evidence,
+    *,
+    installed: Iterable[str] | None = None,
+    halved: AbstractSet[str] = frozenset(),
 ) -> list[Judgement]:
     """A judgement for each claim, in their order.
 
@@ -48,9 +53,13 @@ def judge(
         claims: of any origin; controls are looked up by id among them.
         evidence: the records.
         installed: names of installed policies, to say why a claim was not evaluated.
+        halved: families of which some claims were not selected: fewer claims are corrected less,
+            so what was expected of the whole family is not expected of these.
     """
     known = None if installed is None else set(installed)
-    drafts = _corrected([_draft(claim, evidence, known) for claim in claims])
+    made = [_draft(claim, evidence, known) for claim in claims]
+    drafts = [_of_half(each) if each.claim.family in halved else each for each in made]
+    drafts = _corrected(drafts)
     alone = {draft.claim.id: _judgement(draft, evidence) for draft in drafts}
     return [_controlled(each, alone) for each in alone.values()]
 
@@ -71,6 +80,11 @@ def _draft(claim: Claim, evidence: Evidence, installed: set[str] | None) -> _Dra
         missing=missing(cells, evidence),
         restricted=_restricted(planned, comparisons) or _fewer_seeds(cells, evidence),
     )
+
+
+def _of_half(draft: _Draft) -> _Draft:
+    why = f"other claims of the family {draft.claim.family!r} were not selected"
+    return replace(draft, restricted=_joined(draft.restricted, why))
 
 
 def _planned(claim: Claim, comparison: Comparison, evidence: Evidence) -> bool:

@@ -44,6 +44,16 @@ def selected(claims: Iterable[Claim], slugs: Iterable[str] | None) -> list[Claim
     return [claim for claim in claims if claim.id in chosen | controls]
 
 
+def halved(claims: Iterable[Claim], chosen: Iterable[Claim]) -> frozenset[str]:
+    """Families of which some claims were chosen and others not."""
+    ids = {claim.id for claim in chosen}
+    inside: dict[bool, set[str]] = {True: set(), False: set()}
+    for claim in claims:
+        if claim.family:
+            inside[claim.id in ids].add(claim.family)
+    return frozenset(inside[True] & inside[False])
+
+
 def needs(
     claims: Iterable[Claim], *, installed: Iterable[str], contract: Contract, widen: bool
 ) -> Needs:

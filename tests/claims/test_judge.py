@@ -141,6 +141,17 @@ def test_claims_of_a_family_are_corrected_together() -> None:
     ]
 
 
+def test_half_a_family_is_judged_and_not_held_to_what_the_whole_was_expected_to_be() -> None:
+    mine = claim(family="chance", expect={"tiny": "refuted"})
+    made = pair(spread(mean=0.5, sd=0.1))
+    (whole,) = judge([mine], made.evidence())
+    (half,) = judge([mine], made.evidence(), halved={"chance"})
+    assert whole.verdict is half.verdict is SUPPORTED
+    assert whole.expected is not None
+    assert half.expected is None
+    assert "other claims of the family 'chance' were not selected" in half.reason
+
+
 def test_the_reason_names_the_family_that_was_corrected_for() -> None:
     (first, _) = family(-mean_of(0.026), mean_of(0.001))
     assert first.reason == (

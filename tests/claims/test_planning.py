@@ -7,7 +7,7 @@ import pytest
 
 from kvharness.cell import Cell, Group
 from kvharness.claims.claim import Column
-from kvharness.claims.planning import Needs, columns, needs, plan_of, selected
+from kvharness.claims.planning import Needs, columns, halved, needs, plan_of, selected
 from kvharness.contract import Contract, Protection
 from tests.claims.conftest import claim
 
@@ -50,6 +50,18 @@ def test_claims_of_a_policy_come_with_their_controls() -> None:
 @pytest.mark.parametrize("slugs", [["snapkv"], ["random"], []])
 def test_a_claim_is_about_its_policy_not_its_baseline(slugs: list[str]) -> None:
     assert selected(CLAIMS, slugs) == []
+
+
+@pytest.mark.parametrize(
+    ("slugs", "expected"),
+    [(None, set()), (["h2o", "tova"], set()), (["h2o"], {"chance"}), (["snapkv"], set())],
+)
+def test_a_family_is_halved_where_some_of_it_is_not_selected(
+    slugs: list[str] | None, expected: set[str]
+) -> None:
+    claims = [claim(id=name, policy=name, family="chance") for name in ("h2o", "tova")]
+    claims.append(claim(id="alone", policy="snapkv"))
+    assert halved(claims, selected(claims, slugs)) == expected
 
 
 def test_claims_need_policy_and_baseline_at_their_retentions() -> None:
