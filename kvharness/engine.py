@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import defaultdict
 from contextlib import contextmanager
@@ -315,7 +316,8 @@ def _named(policy: str) -> Iterator[None]:
         raise PolicyProblem(policy, f"{reason}{_place(error)}") from error
 
 
-_LIBRARIES = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+#: Ending in a separator: an author's package may well be called kvharness_mine.
+_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, torch.__file__))
 
 
 def _place(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from kvharness.cache import Kept
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
 from kvharness.engine import Failure, Generate, Setup, Task, run_item
-from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.errors import ModelProblem, PolicyProblem, UsageProblem
 from kvharness.item import Item, Question
 from kvharness.record import Record
 from kvharness.registry import LoadedPolicy, installed, load
@@ -711,3 +712,12 @@ def test_a_policy_that_spoils_shared_tensors_fails_alone(
     alone = records_of(run_item(make_setup(runtime), item, [tasks[0], *tasks[2:]]))
     assert [one.mask_digest for one in beside] == [one.mask_digest for one in alone]
     assert [one.metrics["nll"] for one in beside] == [one.metrics["nll"] for one in alone]
+
+
+def test_the_code_of_a_package_with_a_similar_name_is_the_authors() -> None:
+    beside = Path(engine.__file__).parent.with_name("kvharness_mine") / "policy.py"
+    code = compile("def score(view): return 1 / 0", str(beside), "exec")
+    space: dict[str, Any] = {}
+    exec(code, space)  # noqa: S102 - a file beside the harness's own, which need not exist
+    with pytest.raises(PolicyProblem, match=r"by zero \(policy\.py:1\)"), engine._named("mine"):
+        space["score"](None)
