@@ -47,12 +47,13 @@ def pack(source: Path, target: Path) -> int:
         StoreProblem: the source holds no records, or one of the two cannot be used.
     """
     try:
-        kinds = ("*.jsonl", f"*{PACKED}")
-        files = sorted(path for kind in kinds for path in source.glob(kind) if path.is_file())
-        if not files:
+        # A plain file comes after its packed copy, which was made when it was shorter.
+        files = [*sorted(source.glob(f"*{PACKED}")), *sorted(source.glob("*.jsonl"))]
+        chosen = {path.name.removesuffix(".xz"): path for path in files if path.is_file()}
+        if not chosen:
             raise StoreProblem(f"{str(source)!r} holds no .jsonl files; give what --kv-store wrote")
         target.mkdir(parents=True, exist_ok=True)
-        return sum(_pack(path, target) for path in files)
+        return sum(_pack(path, target) for path in chosen.values())
     except OSError as error:
         raise StoreProblem(
             f"cannot pack {str(source)!r} into {str(target)!r}: {error.strerror or error}"

@@ -45,6 +45,15 @@ def test_a_recording_that_was_added_to_is_packed_whole(tmp_path: Path) -> None:
     assert size == sum(file.stat().st_size for file in (tmp_path / "whole").iterdir())
 
 
+def test_a_file_that_grew_after_it_was_packed_is_packed_again(tmp_path: Path) -> None:
+    with Writer(tmp_path / "store", HEADER) as writer:
+        writer.append(replace(RECORD, key="a" * 32))
+        pack(tmp_path / "store", tmp_path / "store")
+        writer.append(replace(RECORD, key="b" * 32))
+    pack(tmp_path / "store", tmp_path / "packed")
+    assert {*Store.read(tmp_path / "packed").by_key} == {"a" * 32, "b" * 32}
+
+
 def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(StoreProblem, match=r"holds no \.jsonl files"):
         pack(tmp_path, tmp_path / "packed")
