@@ -6,13 +6,13 @@ import argparse
 import importlib
 import importlib.metadata
 import inspect
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from kvharness import registry
+from kvharness.commands.reading import warn
 from kvharness.contract import Anchor
 from kvharness.errors import KvharnessError
 from kvharness.spec import PolicySpec
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return given.run(given) or 0
     except KvharnessError as error:
-        print(f"kvharness: {error}", file=sys.stderr)  # noqa: T201
+        warn(str(error))
         return 2
     except BrokenPipeError:
         # As a shell reports a process that a closed pipe ended: never 0, nothing was decided.
@@ -148,15 +148,11 @@ def _show(given: argparse.Namespace) -> None:
     from kvharness.replay import newest_records  # noqa: PLC0415
     from kvharness.summary import summarize  # noqa: PLC0415 - scipy
 
-    records, headers, left_out = newest_records(given.store, say=_warn)
+    records, headers, left_out = newest_records(given.store, say=warn)
     for line in summarize(records, headers):
         _print(line)
     if left_out:
         _print(f"{left_out} records of other settings are left out")
-
-
-def _warn(text: str) -> None:
-    print(f"kvharness: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _print(text: str) -> None:

@@ -101,9 +101,8 @@ def _shared(pair: Pair, folders: tuple[Path, Path]) -> float | None:
 
 def _metrics(name: str, found: Sequence[Pair]) -> Iterator[str]:
     for metric in _METRICS:
-        both = [
-            pair for pair in found if metric in pair.recorded.metrics.keys() & pair.fresh.metrics
-        ]
+        known = (pair for pair in found if metric in pair.recorded.metrics)
+        both = [pair for pair in known if metric in pair.fresh.metrics]
         # One item has no interval: its keep mask is all there is to compare.
         if len(both) < _LEAST_ITEMS:
             continue

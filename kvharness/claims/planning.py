@@ -46,12 +46,9 @@ def selected(claims: Iterable[Claim], slugs: Iterable[str] | None) -> list[Claim
 
 def halved(claims: Iterable[Claim], chosen: Iterable[Claim]) -> frozenset[str]:
     """Families of which some claims were chosen and others not."""
-    ids = {claim.id for claim in chosen}
-    inside: dict[bool, set[str]] = {True: set(), False: set()}
-    for claim in claims:
-        if claim.family:
-            inside[claim.id in ids].add(claim.family)
-    return frozenset(inside[True] & inside[False])
+    inside = {claim.id: claim.family for claim in chosen}
+    outside = {claim.family for claim in claims if claim.id not in inside}
+    return frozenset(family for family in inside.values() if family and family in outside)
 
 
 def needs(

@@ -27,7 +27,7 @@ def read_evidence(store: Path) -> tuple[Evidence, list[Header]]:
     Raises:
         StoreProblem: there are none, or the store cannot be read.
     """
-    stored, _, left_out = comparable(store, say=_warn)
+    stored, _, left_out = comparable(store, say=warn)
     if left_out:
         show([f"{left_out} records of other settings are left out"])
     headers = {each.header.run: each.header for each in stored}
@@ -55,7 +55,7 @@ def show(lines: Iterable[str]) -> None:
         print(line)  # noqa: T201
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     print(f"kvharness: {text}", file=sys.stderr)  # noqa: T201
 
 
