@@ -38,7 +38,7 @@ def acceptable(judgements: Iterable[Judgement]) -> list[Judgement]:
 def accept(judgements: Iterable[Judgement], model: str) -> Iterator[str]:
     """Write each verdict as what its model is expected to show; yields the diff, line by line.
 
-    Comments, order and line endings of a file stay as they are.
+    Comments, order, line endings and a byte order mark of a file stay as they are.
 
     Raises:
         ClaimProblem: a file cannot be written.
@@ -52,16 +52,17 @@ def accept(judgements: Iterable[Judgement], model: str) -> Iterator[str]:
 
 def _rewrite(path: Path, verdicts: Mapping[str, Verdict], model: str) -> Iterator[str]:
     try:
-        before = path.read_bytes().decode("utf-8")
+        marked = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ClaimProblem(f"{path}: cannot be read: {error.strerror}") from None
+    before = marked.removeprefix("\ufeff")
     after = _expecting(before, verdicts, model)
     if not _holds(after, _expected(tomllib.loads(before), verdicts, model)):
         raise ClaimProblem(
             f"{path}: cannot be rewritten without changing more than expectations; write "
             f"expect = {{ {tomlkit.string(model).as_string()} = ... }} into its claims yourself"
         )
-    _write(path, after)
+    _write(path, marked[: len(marked) - len(before)] + after)
     yield from difflib.unified_diff(
         before.splitlines(), after.splitlines(), str(path), str(path), lineterm="", n=2
     )

@@ -71,7 +71,7 @@ class Claim:
         settings: contract under which the expectation was established.
         expect: verdict by model name.
         source, why: where it was published, and what explains the margin.
-        origin: file that the claim stands in.
+        origin, table: file that the claim stands in, and which ``[[claim]]`` there, from 1.
     """
 
     id: str
@@ -92,6 +92,7 @@ class Claim:
     source: str = ""
     why: str = ""
     origin: str = ""
+    table: int = 1
 
     @property
     def region(self) -> Region:

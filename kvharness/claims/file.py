@@ -55,21 +55,22 @@ def check_ids(claims: Iterable[Claim]) -> None:
     """Refuse two claims of one id, wherever they stand.
 
     Raises:
-        ClaimProblem: names both files.
+        ClaimProblem: names both files and the tables in them.
     """
     seen: dict[str, Claim] = {}
     for claim in claims:
         other = seen.setdefault(claim.id, claim)
         if other is not claim:
             raise ClaimProblem(
-                f"two claims have the id {claim.id!r}, in {other.origin} and {claim.origin}; "
-                f"rename one"
+                f"two claims have the id {claim.id!r}: [[claim]] {other.table} of "
+                f"{other.origin} and [[claim]] {claim.table} of {claim.origin}; rename one"
             )
 
 
 def _tables(path: Path) -> list[Any]:
     try:
-        data = tomllib.loads(_content(path).decode("utf-8"))
+        # Editors on Windows begin a file with a byte order mark, which TOML does not know.
+        data = tomllib.loads(_content(path).decode("utf-8-sig"))
     except OSError as error:
         raise ClaimProblem(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -111,6 +112,7 @@ def _claim(table: Table) -> Claim:
         source=table.text("source", ""),
         why=table.text("why", ""),
         origin=str(table.path),
+        table=table.ordinal,
     )
     _check(table, claim)
     return claim

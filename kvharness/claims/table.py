@@ -35,6 +35,7 @@ class Table:
 
     def __init__(self, path: Path, number: int, table: object, keys: Sequence[str]) -> None:
         self.path = path
+        self.ordinal = number
         self.name = f"claim {number}"
         if not isinstance(table, dict):
             raise ClaimProblem(f"{path}: {self.name} is {shown(table)}: expected a [[claim]] table")

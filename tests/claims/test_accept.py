@@ -113,6 +113,13 @@ def test_a_file_without_a_last_newline(claims_file: Path) -> None:
     assert expectations(claims_file) == [{}, {"tiny": "supported"}]
 
 
+def test_a_byte_order_mark_stays(claims_file: Path) -> None:
+    write(claims_file, f"\ufeff{FILE}", first=Verdict.REFUTED)
+    raw = claims_file.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf# Claims of ours.")
+    assert b'expect = { "tiny" = "refuted" }' in raw
+
+
 def test_claims_in_an_array(claims_file: Path) -> None:
     one_line = KEYS.replace("  # one", "").replace('\n    "0.25",  # a quarter\n', '"0.25"')
     text = f'claim = [{{ id = "first", {", ".join(one_line.splitlines())} }}]\n'

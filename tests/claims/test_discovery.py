@@ -109,7 +109,7 @@ def test_two_packages_may_not_use_one_id(install: Install, claims_file: Path) ->
     claims_file.write_text(text(GOOD))
     with pytest.raises(ClaimProblem, match="two claims have the id 'mine'") as told:
         all_claims([claims_file])
-    assert str(claims_file) in str(told.value)
+    assert f"[[claim]] 1 of {claims_file}" in str(told.value)
     assert str(folder / "fake_kv" / "claims.toml") in str(told.value)
 
 

@@ -168,8 +168,20 @@ def test_a_policy_may_be_compared_with_itself_at_another_retention(claims_file: 
 
 
 def test_two_claims_of_one_id(claims_file: Path) -> None:
-    with pytest.raises(ClaimProblem, match="two claims have the id 'mine'"):
-        read_claims(write(claims_file, GOOD, GOOD))
+    other = {**GOOD, "id": "other"}
+    with pytest.raises(ClaimProblem) as told:
+        read_claims(write(claims_file, GOOD, other, GOOD))
+    assert str(told.value) == (
+        f"two claims have the id 'mine': [[claim]] 1 of {claims_file} and [[claim]] 3 of "
+        f"{claims_file}; rename one"
+    )
+
+
+def test_a_byte_order_mark_is_no_mistake(claims_file: Path) -> None:
+    write(claims_file, GOOD)
+    plain = read_claims(claims_file)
+    claims_file.write_bytes(b"\xef\xbb\xbf" + claims_file.read_bytes())
+    assert read_claims(claims_file) == plain
 
 
 @pytest.mark.parametrize(
