@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 #: The column that averages each item over the retentions that all policies were run at.
 OVERALL = "all retentions"
 RULE = (
-    "Recommended: of the policies that are better than random, and worse than random on no suite, "
+    "Recommended: of the policies that are better than random, and worse than random on no suite "
+    "(over all retentions: at none of them), "
     "take the best mean and those not shown to be worse than it; of these, the one that scores "
     "and selects fastest (median of all items). Comparisons are paired, two-sided at 5 %, "
     "Holm-corrected over the policies of a column."
@@ -142,21 +143,25 @@ def _against(other: str, values: Values) -> dict[str, Comparison]:
 def _able(
     survey: Survey, scope: str, metric: str, retention: str, ranked: Sequence[Standing]
 ) -> tuple[list[Standing], str]:
-    """Those that beat random here and are worse than it on no suite, or why there are none."""
+    """Those that beat random here and are nowhere worse than it, or why there are none."""
     if CHANCE not in survey.policies:
         return list(ranked), ""
     better = [each for each in ranked if each.chance is Relation.BETTER]
     if not better:
         return [], f"no policy is better than {CHANCE}"
+    overall = retention == OVERALL
     worse = {
         policy
-        for suite in survey.parts(scope, metric)
-        for policy, found in _against(CHANCE, _values(survey, suite, metric, retention)).items()
+        for suite in {scope, *survey.parts(scope, metric)}
+        # A mean over retentions hides a loss at one of them.
+        for kept in {retention, *(survey.retentions if overall else ())}
+        for policy, found in _against(CHANCE, _values(survey, suite, metric, kept)).items()
         if found.relation is Relation.WORSE
     }
+    where = "on some suite at some retention" if overall else "on some suite"
     return (
         [each for each in better if each.policy not in worse],
-        f"each that is better than {CHANCE} is worse on some suite",
+        f"each that is better than {CHANCE} is worse {where}",
     )
 
 

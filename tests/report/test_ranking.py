@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kvharness.report.difference import Relation
 from kvharness.report.ranking import OVERALL, best_first, findings
 from kvharness.report.survey import ALL, Survey
 
@@ -62,6 +63,31 @@ def test_none_is_left(lab: Lab) -> None:
     finding = found(lab, qa=quality, needle={**quality, "one-sided": 0.3})
     assert finding.recommended is None
     assert finding.reason == "each that is better than random is worse on some suite"
+
+
+def over_retentions(lab: Lab, few: float, many: float) -> list[Finding]:
+    """The findings of a policy with these qualities at 0.1 and 0.5, where random has 0.5."""
+    records = [
+        record
+        for retention, quality in (("0.1", few), ("0.5", many))
+        for record in type(lab)(quality={**ANCHORS, "mixed": quality, "random": 0.5}).records(
+            ["mixed", "random", *(ANCHORS if retention == "0.5" else ())],
+            retentions=[retention],
+            suites=["qa"],
+        )
+    ]
+    return findings(Survey.of(lab.evidence(records)), "qa", "recovered")
+
+
+def test_a_mean_over_retentions_hides_no_loss_at_one_of_them(lab: Lab) -> None:
+    first, second, overall = over_retentions(lab, few=1.6, many=0.3)
+    assert (first.recommended, second.recommended) == ("mixed", None)
+    assert overall.standings["mixed"].chance is Relation.BETTER
+    assert overall.recommended is None
+    assert overall.reason == (
+        "each that is better than random is worse on some suite at some retention"
+    )
+    assert over_retentions(lab, few=1.6, many=0.6)[-1].recommended == "mixed"
 
 
 def test_rows_stand_in_the_order_of_the_last_column(lab: Lab) -> None:
