@@ -11,6 +11,7 @@ from scipy import stats
 
 from kvharness.claims.judge import judge
 from kvharness.inference.region import Kind, Verdict
+from kvharness.report.forest import forest
 from kvharness.report.page import page
 from kvharness.report.significance import matrices
 from kvharness.report.survey import Survey
@@ -88,6 +89,28 @@ def test_forest_estimates(whole: Page, records: list[Record], scope: str) -> Non
             values = differences(records, suites, (policy, "random"), retention)
             low, high = stats.ttest_1samp(values, 0).confidence_interval(0.9)
             assert text == minus(f"{fmean(values):+.2f} [{low:.2f}, {high:.2f}]")
+
+
+def test_marks_are_filled_where_the_legend_says_so(lab: Lab, read: type[Page]) -> None:
+    """Those of anchors too, which are hollow in every other chart."""
+    quality = {**lab.quality, "oracle": 0.85, "keydiff": 0.9}
+    records = type(lab)(quality=quality).records()
+    survey = Survey.of(lab.evidence(records))
+    rows = [
+        row
+        for metric in survey.metrics
+        for scope in survey.scopes
+        if (drawn := forest(survey, scope, metric)) is not None
+        for facet in drawn.facets
+        for row in facet.rows
+        if not row.beyond
+    ]
+    assert any(row.clear for row in rows if row.policy == "oracle")
+    html = page(lab.evidence(records), [], [lab.header])
+    drawn_marks = [given.get("class") for tag, given in read(html).tags if tag == "path"]
+    for name, clear in (("mark filled", True), ("mark hollow", False)):
+        assert drawn_marks.count(name) == sum(row.clear is clear for row in rows)
+    assert ".anchor .mark.filled{fill:var(--c)" in html
 
 
 @pytest.mark.parametrize("suite", SUITES)
