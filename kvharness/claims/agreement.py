@@ -10,7 +10,7 @@ from kvharness.masks import read_mask, shared_entries
 from kvharness.summary import interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from kvharness.claims.claim import Column
@@ -52,6 +52,16 @@ def pairs(recorded: Evidence, fresh: Evidence) -> list[Pair]:
             if (old := before.get((record.item_digest, record.seed))) is not None
         ]
     return found
+
+
+def incomplete(
+    name: str, evidence: Evidence, places: Iterable[tuple[str, Column]]
+) -> Iterator[str]:
+    """Where a store lacks items that its own runs were to have, a line for each of ``places``."""
+    for suite, column in places:
+        whole, planned = evidence.cells(suite, column) or (0, 0)
+        if whole < planned:
+            yield f"{name}: {suite} {column}: {planned - whole} of {planned} seeds are incomplete"
 
 
 def same_ground(recorded: Sequence[Header], fresh: Sequence[Header]) -> bool:

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     Folders = tuple[Path, Path]
 
-_SETTINGS = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
+_SETTINGS = (
+    "engine",
+    "torch",
+    "transformers",
+    "model",
+    "contract",
+    "generate",
+    "data",
+    "items",
+    "options",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,7 @@ class Change:
         interval: of the mean paired difference, the second store minus the first; two-sided
             90 %. None where no unit is shared or the metric was not measured.
         p: two-sided, of no difference.
-        moved: whether there is one, after Holm over all columns that share units.
+        moved: whether there is one, after Holm over all columns that share records.
         records: how many both have.
         masks: how many of them were kept differently: there the policy (or what it saw) changed,
             not only the decoding.
@@ -75,8 +85,9 @@ def changes(
         _change(suite, column, (first, second), metric=metric, folders=folders)
         for suite, column in keys
     ]
-    adjusted = holm([each.p for each in found])
-    return [replace(each, moved=bool(p <= ALPHA)) for each, p in zip(found, adjusted, strict=True)]
+    both = [each for each in found if each.records]
+    adjusted = dict(zip(map(id, both), holm([each.p for each in both]), strict=True))
+    return [replace(each, moved=bool(adjusted.get(id(each), 1.0) <= ALPHA)) for each in found]
 
 
 def _change(

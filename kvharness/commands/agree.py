@@ -22,6 +22,7 @@ def run(given: argparse.Namespace) -> int:
     """Exit status 1 where the two do not agree."""
     from kvharness.claims.agreement import (  # noqa: PLC0415 - scipy
         LEAST_SHARED,
+        incomplete,
         pairs,
         problems,
         same_ground,
@@ -34,6 +35,12 @@ def run(given: argparse.Namespace) -> int:
             f"{given.fresh} has no item in common with {given.recorded}; run the same suite, "
             f"--kv-items and --kv-context"
         )
+    places = dict.fromkeys((pair.suite, pair.column) for pair in found)
+    for place, evidence in ((given.recorded, recorded), (given.fresh, fresh)):
+        show(incomplete(str(place), evidence, places))
+    alone = sum(map(len, fresh.records.values())) - len(found)
+    if alone:
+        show([f"{alone} records of {given.fresh} are not in {given.recorded}"])
     exact = same_ground(before, after)
     lines = list(problems(found, exact=exact, folders=(given.recorded, given.fresh)))
     show(lines)

@@ -95,17 +95,20 @@ def _counts(found: Sequence[Change]) -> Iterator[str]:
     else:
         masks = sum(each.masks for each in found)
         moved = sum(each.moved for each in found)
+        both = sum(bool(each.records) for each in found)
         yield (
-            f"{shared} records in both: {masks} kept other entries; {moved} of {len(found)} cells "
+            f"{shared} records in both: {masks} kept other entries; {moved} of {both} shared cells "
             f"differ surely (Holm, 5 %)"
         )
         yield "where the same entries are kept, a difference comes from decoding"
-    for name, count in (
-        ("A", sum(each.only_first for each in found)),
-        ("B", sum(each.only_second for each in found)),
+    for name, counts in (
+        ("A", [(each.only_first, each.records + each.only_second) for each in found]),
+        ("B", [(each.only_second, each.records + each.only_first) for each in found]),
     ):
-        if count:
-            yield f"{count} records only in {name}"
+        alone = sum(bool(count) and not elsewhere for count, elsewhere in counts)
+        if any(count for count, _ in counts):
+            whole = f", {alone} cells of them whole" if alone else ""
+            yield f"{sum(count for count, _ in counts)} records only in {name}{whole}"
 
 
 def _verdicts(changed: Mapping[str, tuple[Verdict, Verdict]]) -> Iterator[str]:

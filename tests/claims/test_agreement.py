@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvharness.claims.agreement import pairs, problems, same_ground
+from kvharness.claims.agreement import incomplete, pairs, problems, same_ground
+from kvharness.claims.claim import Column
 from kvharness.claims.evidence import Evidence
 from kvharness.masks import write_mask
 from kvharness.provenance import Header
@@ -21,7 +22,14 @@ HEADER = Header(
     versions={"torch": "2.13.0", "transformers": "5.17.0"},
     machine={"processor": "one"},
     git={},
-    settings={"model": {"name": "tiny", "dtype": "float32"}, "contract": {}, "seeds": 1},
+    settings={
+        "model": {"name": "tiny", "dtype": "float32"},
+        "contract": {},
+        "data": {},
+        "seeds": 1,
+        "items": 2,
+        "policies": {"snapkv": {}},
+    },
 )
 
 
@@ -99,6 +107,13 @@ def test_metrics_must_lie_in_the_recorded_interval(tmp_path: Path) -> None:
 
 def test_a_single_item_is_compared_by_its_mask(tmp_path: Path) -> None:
     assert found([record(0)], [record(0, nll=9.0)], tmp_path, exact=True) == []
+
+
+def test_where_a_store_lacks_items_is_told() -> None:
+    places = [("needle", Column("snapkv", "0.25"))]
+    assert list(incomplete("here", evidence([record(0), record(1)]), places)) == []
+    (line,) = incomplete("here", evidence([record(0)]), places)
+    assert line == "here: needle snapkv-r0.25: 1 of 1 seeds are incomplete"
 
 
 def test_the_ground_is_processor_model_and_libraries() -> None:

@@ -52,7 +52,8 @@ def test_nothing_changed(compare: Compare) -> None:
     assert compare(run(), run()) == (
         0,
         (
-            "120 records in both: 0 kept other entries; 0 of 2 cells differ surely (Holm, 5 %)\n"
+            "120 records in both: 0 kept other entries; 0 of 2 shared cells differ surely "
+            "(Holm, 5 %)\n"
             "where the same entries are kept, a difference comes from decoding\n"
             "0 verdicts changed\n"
         ),
@@ -103,14 +104,18 @@ def test_what_only_one_store_has(compare: Compare) -> None:
     second = Made().run("snapkv", "0.25", nll=3)
     first.records = [each for each in first.records if each.seed or each.policy == "random"]
     out = compare(first, second)[1]
-    assert "\n60 records only in A\n12 records only in B\n" in out
+    assert "; 1 of 1 shared cells differ surely" in out
+    assert "\n60 records only in A, 1 cells of them whole\n12 records only in B\n" in out
     assert "\n0 verdicts changed\nonly A has what these are judged on: mine\n" in out
 
 
 def test_stores_without_a_shared_record(compare: Compare) -> None:
     out = compare(Made().run("snapkv", "0.25"), Made().run("random", "0.25"))[1]
     assert "A and B have no record of the same cell and item" in out
-    assert "\n60 records only in A\n60 records only in B\n" in out
+    assert (
+        "\n60 records only in A, 1 cells of them whole\n"
+        "60 records only in B, 1 cells of them whole\n"
+    ) in out
 
 
 def test_an_unknown_metric(compare: Compare) -> None:
