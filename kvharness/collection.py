@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from kvharness.cell import Cell
 from kvharness.parallel import in_shard
+from kvharness.plugin import FIXTURE
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import pytest
 
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
 def cell_of(item: pytest.Item) -> Cell | None:
     """The cell that a test runs, or None."""
-    callspec = getattr(item, "callspec", None)
-    cell = callspec.params.get("kv_result") if callspec is not None else None
+    cell = _params(item).get(FIXTURE)
     return cell if isinstance(cell, Cell) else None
+
+
+def _params(item: pytest.Item) -> Mapping[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
 
 
 def grouped(items: Iterable[pytest.Item]) -> dict[Group, list[Cell]]:
@@ -34,11 +39,16 @@ def grouped(items: Iterable[pytest.Item]) -> dict[Group, list[Cell]]:
 
 
 def left_out(items: Iterable[pytest.Item], settings: Settings) -> list[pytest.Item]:
-    """Tests of other shards, and of the harder suites unless they were asked for."""
+    """Tests of other shards, of the harder suites unless they were asked for, and without a cell.
+
+    A replay makes no cell of a suite that its store does not have.
+    """
+    items = list(items)
+    empty = [item for item in items if FIXTURE in _params(item) and cell_of(item) is None]
     cells = [(item, cell) for item in items if (cell := cell_of(item)) is not None]
     wanted = {cell.group for _, cell in cells if settings.hard or not SUITES[cell.suite].hard}
     mine = {group for group in wanted if in_shard(group, list(wanted), settings.shard)}
-    return [item for item, cell in cells if cell.group not in mine]
+    return [*empty, *(item for item, cell in cells if cell.group not in mine)]
 
 
 def longest_first(items: Iterable[pytest.Item]) -> list[pytest.Item]:

@@ -49,6 +49,8 @@ def test_tests_of_hard_suites_and_other_shards_are_left_out() -> None:
     hard = a_test(kv_result=a_cell("qa-records"))
     seeds = [a_test(kv_result=a_cell(seed=seed)) for seed in range(2)]
     everything = [hard, *seeds, a_test()]
+    empty = a_test(kv_result=object())
+    assert left_out([*everything, empty], settings(hard=True)) == [empty], "nothing to replay"
     assert left_out(everything, settings()) == [hard]
     assert left_out(everything, settings(hard=True)) == []
     assert left_out(everything, settings(shard=(1, 2))) == [hard, seeds[1]]

@@ -68,6 +68,11 @@ def test_a_replay_has_the_ids_of_the_run(copied: Lab, whole: Finished) -> None:
     assert sorted(line.partition("::")[2] for line in listed if "::" in line) == sorted(expected)
 
 
+def test_suites_without_records_are_not_there(copied: Lab) -> None:
+    result = copied.main("suites", "--kv-replay=kept", "-pno:hypothesispytest")
+    result.assert_outcomes(passed=16, deselected=result.parseoutcomes()["deselected"])
+
+
 @pytest.mark.parametrize("store", ["missing", "empty"])
 def test_nothing_to_replay_is_a_usage_error(lab: Lab, store: str) -> None:
     (lab.folder / "empty").mkdir()
