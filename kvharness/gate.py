@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kvharness.claims.judgement import Judgement
     from kvharness.settings import Settings
 
-#: The user property that carries a verdict, also in JUnit files.
-PROPERTY = "kvharness-claim"
+#: The user properties that tell what became of a claim, also in JUnit files.
+CLAIM, VERDICT, OUTCOME = "kvharness-claim", "kvharness-verdict", "kvharness-outcome"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +130,6 @@ class _Explained(str):
 def _report(judgement: Judgement, evidence: Evidence, *, strict: bool) -> pytest.TestReport:
     claim, words = judgement.claim, "\n".join(text.explain(judgement, evidence))
     outcome, longrepr = _result(judgement, words, strict=strict)
-    verdict = {
-        "id": claim.id,
-        "verdict": judgement.verdict.value,
-        "outcome": judgement.outcome.value,
-    }
     return pytest.TestReport(
         nodeid=f"claims::{claim.id}",
         location=(claim.origin, 0, claim.id),
@@ -143,7 +138,11 @@ def _report(judgement: Judgement, evidence: Evidence, *, strict: bool) -> pytest
         longrepr=longrepr,
         when="call",
         sections=[] if outcome == "failed" else [("claim", words)],
-        user_properties=[(PROPERTY, verdict)],
+        user_properties=[
+            (CLAIM, claim.id),
+            (VERDICT, judgement.verdict.value),
+            (OUTCOME, judgement.outcome.value),
+        ],
     )
 
 
@@ -174,10 +173,10 @@ def _result(
 
 def status(report: pytest.TestReport) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
     """How pytest counts and shows a claim; None where it does so as with any other test."""
-    found = dict(report.user_properties).get(PROPERTY)
-    if not isinstance(found, dict) or report.when != "call" or report.failed:
+    found = dict(report.user_properties)
+    if CLAIM not in found or report.when != "call" or report.failed:
         return None
-    verdict, outcome = str(found["verdict"]), str(found["outcome"])
+    verdict, outcome = str(found[VERDICT]), str(found[OUTCOME])
     word = verdict.upper()
     if verdict == Verdict.NOT_EVALUATED:
         return "skipped", "s", (word, {"yellow": True})
