@@ -14,25 +14,26 @@ PACKED = ".jsonl.xz"
 _PIECE = 2**24
 
 
-def content(path: Path) -> bytes:
-    """What a file of a store holds; of a packed one that is cut short, what precedes the cut.
+def content(path: Path) -> tuple[bytes, str]:
+    """What a file of a store holds, and what is wrong with it as a file.
+
+    Of a packed one that is cut short or damaged it is what precedes that place.
 
     Raises:
-        StoreProblem: a packed file is of another format.
         OSError: it cannot be read.
     """
     raw = path.read_bytes()
     if not path.name.endswith(PACKED):
-        return raw
+        return raw, ""
     reader, parts = lzma.LZMADecompressor(), []
     try:
         while not reader.eof and (raw or not reader.needs_input):
             parts.append(reader.decompress(raw, max_length=_PIECE))
             raw = b""
     except lzma.LZMAError as error:
-        if not parts:
-            raise StoreProblem(f"{str(path)!r} is not an xz file: {error}") from None
-    return b"".join(parts)
+        return b"".join(parts), f"damaged or not an xz file ({error}); pack the store again"
+    cut = "" if reader.eof else "cut short: what follows is lost; pack the store again"
+    return b"".join(parts), cut
 
 
 def is_packed(store: Path) -> bool:

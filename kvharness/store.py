@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -120,7 +120,7 @@ class Store:
         """Read all files of ``directory`` in the order of their names.
 
         A missing directory is an empty store. The line that a killed process left unfinished is
-        skipped silently, any other bad line with a warning.
+        skipped silently, any other bad line, and what a damaged packed file lost, with a warning.
 
         Raises:
             StoreProblem: a file cannot be read or is of another schema.
@@ -183,7 +183,14 @@ def _files(directory: Path) -> list[Path]:
 
 def _read_file(path: Path) -> _File:
     with _explained("read", path):
-        lines = _lines(content(path))
+        raw, problem = content(path)
+    found = _parsed(path, _lines(raw))
+    if not problem:
+        return found
+    return replace(found, warnings=(f"{path.name!r}: {problem}", *found.warnings))
+
+
+def _parsed(path: Path, lines: list[_Line]) -> _File:
     if not lines:
         return _File()
     first, *rest = lines

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,11 +24,35 @@ def test_a_packed_store_reads_as_it_was(tmp_path: Path) -> None:
     assert file.name.endswith(PACKED)
     assert file.stat().st_size == size
     assert Store.read(tmp_path / "packed") == Store.read(tmp_path / "plain")
-    file.write_bytes(file.read_bytes()[:-30])
-    assert len(Store.read(tmp_path / "packed").by_key) <= 30
-    file.write_bytes(b"no such format")
-    with pytest.raises(StoreProblem, match="is not an xz file"):
-        Store.read(tmp_path / "packed")
+
+
+def test_what_a_damaged_file_lost_is_told_by_its_name(tmp_path: Path) -> None:
+    with Writer(tmp_path, HEADER) as writer:
+        for number in range(900):
+            writer.append(replace(RECORD, key=sha256(b"%d" % number).hexdigest()))
+    pack(tmp_path, tmp_path / "packed")
+    (file,) = (tmp_path / "packed").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9000])
+    cut = Store.read(tmp_path / "packed")
+    assert 0 < len(cut.by_key) < 900
+    (warning,) = cut.warnings
+    assert warning.startswith(f"{file.name!r}: cut short: what follows is lost")
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes(50) + whole[middle + 50 :])
+    assert (
+        f"{file.name!r}: damaged or not an xz file" in Store.read(tmp_path / "packed").warnings[0]
+    )
+
+
+def test_junk_in_place_of_a_packed_file_leaves_the_others(tmp_path: Path) -> None:
+    with Writer(tmp_path, HEADER) as writer:
+        writer.append(RECORD)
+    (tmp_path / "junk.jsonl.xz").write_bytes(b"no such format")
+    store = Store.read(tmp_path)
+    assert [*store.by_key] == [RECORD.key]
+    (warning,) = store.warnings
+    assert warning.startswith("'junk.jsonl.xz': damaged or not an xz file (")
 
 
 def test_a_recording_that_was_added_to_is_packed_whole(tmp_path: Path) -> None:
