@@ -22,7 +22,7 @@ from kvharness.spec import PolicySpec
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -55,7 +55,7 @@ class Replay:
         records = {
             cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
         }
-        return cls(contract=_contract(newest.settings.get("contract")), by_cell=records)
+        return cls(contract=_contract(newest.settings["contract"]), by_cell=records)
 
     def cells(self, suite: str) -> list[Cell]:
         """In the order of a run: seed by seed, anchors first."""
@@ -146,8 +146,10 @@ def comparable(
             say(f"{directory}: {warning}")
     everything = list(store.by_key.values())
     if not everything:
+        unread = "".join(f"; {warning}" for warning in store.warnings[:1])
         raise StoreProblem(
-            f"{directory}: there are no records in this folder; expected what --kv-store wrote"
+            f"{directory}: there are no records in this folder; expected what --kv-store "
+            f"wrote{unread}"
         )
     everything.sort(key=lambda each: each.header.created)
     newest = everything[-1].header
@@ -165,7 +167,7 @@ def _cell(record: Record) -> Cell:
 
 def _version(stored: Stored) -> object:
     """The code and parameters of the policy that a record is of."""
-    return stored.header.settings.get("policies", {}).get(stored.record.policy)
+    return stored.header.settings["policies"].get(stored.record.policy)
 
 
 def _shared(settings: dict[str, Any]) -> str:
@@ -174,13 +176,10 @@ def _shared(settings: dict[str, Any]) -> str:
     return json.dumps([settings.get(name) for name in names], sort_keys=True, default=str)
 
 
-def _contract(given: object) -> Contract:
-    try:
-        return Contract(
-            context=int(given["context"]),  # type: ignore[index]
-            protection=Protection(sinks=int(given["sinks"]), recents=int(given["recents"])),  # type: ignore[index]
-            question=QuestionMode(given["question"]),  # type: ignore[index]
-            evict=EvictMode(given["evict"]),  # type: ignore[index]
-        )
-    except (TypeError, KeyError, ValueError):
-        raise StoreProblem("the store's header has no readable contract") from None
+def _contract(given: Mapping[str, Any]) -> Contract:
+    return Contract(
+        context=given["context"],
+        protection=Protection(sinks=given["sinks"], recents=given["recents"]),
+        question=QuestionMode(given["question"]),
+        evict=EvictMode(given["evict"]),
+    )

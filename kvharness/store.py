@@ -41,7 +41,7 @@ class Writer:
         try:
             self._header = record_schema.encode_header(header)
         except INVALID as error:
-            msg = f"a store's settings are finite numbers, text, lists and dicts: {error}"
+            msg = f"the header of a store cannot be written: {error}"
             raise StoreProblem(msg) from error
         self._file: int | None = None
         self._torn = False

@@ -86,14 +86,12 @@ def _provenance(headers: Sequence[Header]) -> Iterator[str]:
 
 
 def _describe(settings: dict[str, Any]) -> str:
-    model, contract = settings.get("model", {}), settings.get("contract", {})
-    name, note = model.get("name", "?"), model.get("note")
-    weights = f"{name} ({note})" if note else name
+    model, contract = settings["model"], settings["contract"]
+    weights = f"{model['name']} ({model['note']})" if model.get("note") else model["name"]
     return (
         f"model {weights}, {model.get('dtype')} on {model.get('device')}; "
-        f"context {contract.get('context')}, sinks {contract.get('sinks')}, recents "
-        f"{contract.get('recents')}, question {contract.get('question')}, evict "
-        f"{contract.get('evict')}"
+        f"context {contract['context']}, sinks {contract['sinks']}, recents "
+        f"{contract['recents']}, question {contract['question']}, evict {contract['evict']}"
     )
 
 

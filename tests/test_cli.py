@@ -23,6 +23,10 @@ SETTINGS: dict[str, Any] = {
         "question": "unseen",
         "evict": "prefill",
     },
+    "seeds": 1,
+    "items": 2,
+    "data": {},
+    "policies": {},
 }
 
 
@@ -82,6 +86,16 @@ def test_show_prints_means_and_intervals(store: Path, capsys: pytest.CaptureFixt
     # Scores 0, 0.5, 1: mean 0.5, standard error 0.2887, t(0.975, 2) = 4.3027.
     assert "0.50 ±1.24" in out
     assert "full" in out
+
+
+@pytest.mark.parametrize("command", ["show", "claims", "report"])
+def test_settings_that_nobody_can_read_are_told(
+    store: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (file,) = store.glob("*.jsonl")
+    file.write_text(file.read_text().replace('"policies": {}', '"policies": []'))
+    assert main([command, str(store)]) == 2
+    assert "header.settings.policies: expected an object, got list []" in capsys.readouterr().err
 
 
 def test_show_leaves_older_settings_out(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.provenance import Header
 from kvharness.record import Record, Seconds
 from kvharness.shelf import Shelf
 from kvharness.store import Store
+from tests.test_store import HEADER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def said() -> list[str]:
 
 
 def a_shelf(directory: Path, said: list[str], *, fresh: bool = False) -> Shelf:
-    return Shelf(directory, fresh=fresh, header=lambda: Header.create({}), say=said.append)
+    return Shelf(directory, fresh=fresh, header=lambda: HEADER, say=said.append)
 
 
 def test_one_finds_what_the_other_put(tmp_path: Path, said: list[str]) -> None:

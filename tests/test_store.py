@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from kvharness.errors import StoreProblem
 from kvharness.record import QuestionRecord, Record, Seconds
 from kvharness.record_schema import decode_record, encode_record
+from kvharness.replay import comparable
 from kvharness.store import SCHEMA, Header, Store, Writer, check_writable, group_lock
 
 if TYPE_CHECKING:
@@ -30,7 +31,21 @@ HEADER = Header(
     versions={"python": "3.11.7"},
     machine={"cores": 2},
     git={},
-    settings={"context": 1024, "suites": ["needle"], "replay": None},
+    settings={
+        "model": {"name": "tiny", "digest": "abc"},
+        "contract": {
+            "context": 1024,
+            "sinks": 4,
+            "recents": 16,
+            "question": "unseen",
+            "evict": "prefill",
+        },
+        "seeds": 5,
+        "items": 12,
+        "data": {},
+        "policies": {"sip": {"source": "s1"}},
+        "of a later version": [None, 1.5],
+    },
 )
 # A sum that is no short decimal, and text that is longer in UTF-8 than in characters.
 RECORD = Record(
@@ -60,7 +75,8 @@ RECORD = Record(
     seconds=Seconds(prefill=1.0, select=0.1, decode=0.2),
 )
 RECORDS = tuple(replace(RECORD, key=f"{number}{number}" * 8) for number in range(5))
-CHILD = """
+CHILD = f"""
+SETTINGS = {HEADER.settings}
 import itertools, sys
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +86,7 @@ from kvharness.store import Header, Writer, group_lock
 directory, record = Path(sys.argv[1]), decode_record(sys.stdin.buffer.readline())
 """
 APPEND = """
-writer = Writer(directory, Header.create({}))
+writer = Writer(directory, Header.create(SETTINGS))
 for number in itertools.islice(itertools.count(), int(sys.argv[2]) or None):
     writer.append(replace(record, key=f"{sys.argv[3]}-{number}"))
 """
@@ -95,7 +111,7 @@ def refused(key):
     except StoreProblem as error:
         print(error)
 
-writer = Writer(directory, Header.create({}))
+writer = Writer(directory, Header.create(SETTINGS))
 limit(100)
 refused("before the header fits")
 assert not list(directory.iterdir())
@@ -111,7 +127,7 @@ writer.append(replace(record, key="d"))
 
 integers = st.integers(min_value=-(2**63) + 1, max_value=2**63 - 1)
 counts = st.integers(min_value=0, max_value=2**63 - 1)
-numbers = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(-1e100, 1e100)
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 metrics = st.dictionaries(texts, numbers)
 questions = st.builds(
@@ -330,14 +346,15 @@ def test_any_json_in_place_of_a_header_field_is_valid_or_a_warning(
 @pytest.mark.parametrize(
     ("field", "text", "reason"),
     [
-        ("score", "NaN", "record.score: expected a finite number, got float nan"),
+        ("score", "NaN", "record.score: expected a finite number .*got float nan"),
         ("score", "-Infinity", "record.score: expected a finite number"),
         ("score", "1e999", "record.score: expected a finite number"),
+        ("score", "-1.7e308", "record.score: expected a finite number of at most 1e.100"),
         ("score", "1" + "0" * 400, "record.score: expected a finite number"),
         ("score", "1" * 5000, "4300 digits"),
-        ("score", "true", "record.score: expected a finite number, got bool True"),
+        ("score", "true", "record.score: expected a finite number .*got bool True"),
         ("score", "[" * 100_000, "not JSON|recursion"),
-        ("score", "[" * 500 + "]" * 500, "record.score: expected a finite number, got list"),
+        ("score", "[" * 500 + "]" * 500, "record.score: expected a finite number .*got list"),
         ("metrics", '{"f1": "high"}', "record.metrics.f1: .* got str 'high'"),
         ("metrics", '{"rouge 1": null}', r"record.metrics\['rouge 1'\]: expected a finite number"),
         ("metrics", "[]", "record.metrics: expected an object"),
@@ -419,6 +436,60 @@ def test_a_file_without_a_finished_line_is_silent(tmp_path: Path, content: bytes
     assert read_lines([content], tmp_path) == Store(by_key={}, headers=(), warnings=())
 
 
+def change(settings: dict[str, Any], place: str, value: Any) -> None:
+    """Set a value, given as ``model.name``; ... takes it out."""
+    *names, last = place.split(".")
+    for name in names:
+        settings = settings[name]
+    settings[last] = value
+    if value is ...:
+        del settings[last]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        ("policies", [], "expected an object, got list"),
+        ("policies.sip", "s1", "expected an object, got str"),
+        ("contract", [1024], "expected an object, got list"),
+        ("contract.sinks", "4", "expected an integer from 0"),
+        ("contract.question", "known", "expected one of unseen, seen, got str 'known'"),
+        ("contract.question", [], "expected one of unseen, seen, got list"),
+        ("contract.evict", ..., "the field 'evict' is missing"),
+        ("model", "tiny", "expected an object, got str"),
+        ("model.name", 3, "expected a string, got int 3"),
+        ("model.note", [], "expected a string, got list"),
+        ("model.name", ..., "the field 'name' is missing"),
+        ("seeds", 10**9, "expected an integer from 1 to 10000000, got int 1000000000"),
+        ("seeds", 0, "expected an integer from 1"),
+        ("items", ..., "the field 'items' is missing"),
+        ("data", None, "expected an object, got NoneType"),
+        ("options", {"--kv-dtype": 1}, "expected a string, got int"),
+    ],
+)
+def test_settings_that_nobody_could_read_are_told_once(
+    lines: list[bytes], tmp_path: Path, place: str, value: Any, reason: str
+) -> None:
+    write(tmp_path, (replace(RECORD, key="other"),))
+    header = json.loads(lines[0])
+    change(header["settings"], place, value)
+    store = read_lines([json.dumps(header).encode() + b"\n", *lines[1:]], tmp_path)
+    assert keys(store) == ["other"]
+    [warning] = store.warnings
+    assert "'records.jsonl', line 1: no valid header, so its 5 other lines are not used" in warning
+    gone = value is ...
+    assert f"header.settings.{place}".rpartition(".")[0 if gone else 2] in warning
+    assert reason in warning
+
+
+def test_a_header_without_settings_is_told(lines: list[bytes], tmp_path: Path) -> None:
+    header = json.loads(lines[0]) | {"settings": {}}
+    store = read_lines([json.dumps(header).encode() + b"\n", *lines[1:]], tmp_path)
+    assert "(header.settings: the field 'contract' is missing)" in store.warnings[0]
+    with pytest.raises(StoreProblem, match=r"no records in this folder.*'contract' is missing"):
+        comparable(tmp_path)
+
+
 @pytest.mark.parametrize("header", [b"", b"{torn\n", b"[]\n", b'{"kind": "header"}\n'])
 def test_records_without_a_header_are_unusable(
     lines: list[bytes], tmp_path: Path, header: bytes
@@ -465,7 +536,7 @@ def test_what_json_cannot_hold_is_refused(
 
 def test_settings_that_json_cannot_hold_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreProblem, match=r"header\.settings\.store: expected .* PosixPath"):
-        Writer(tmp_path, replace(HEADER, settings={"store": tmp_path}))
+        Writer(tmp_path, replace(HEADER, settings={**HEADER.settings, "store": tmp_path}))
 
 
 def append(directory: Path) -> None:

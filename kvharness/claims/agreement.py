@@ -71,8 +71,7 @@ def same_ground(recorded: Sequence[Header], fresh: Sequence[Header]) -> bool:
 
 
 def _ground(header: Header) -> tuple[str, ...]:
-    model = header.settings.get("model")
-    model = model if isinstance(model, dict) else {}
+    model = header.settings["model"]
     machine = header.machine.get("processor")
     libraries = (header.versions.get(name) for name in ("torch", "transformers"))
     named = (model.get(name) for name in ("digest", "dtype", "device", "kernel", "threads"))

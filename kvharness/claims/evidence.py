@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.metric import Scale, sign, value
 from kvharness.contract import FIXED_ANCHORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from kvharness.provenance import Header
@@ -96,15 +96,15 @@ class Evidence:
             raise ValueError("there are no records to judge")
         settings = next(reversed(headers.values())).settings
         return cls(
-            model=str(_table(settings, "model").get("name", "?")),
-            contract=_table(settings, "contract"),
+            model=settings["model"]["name"],
+            contract=settings["contract"],
             records={
                 key: [found[item] for item in sorted(found)] for key, found in by_cell.items()
             },
             plan=plan,
             runs=_runs(headers.values()),
             left_out=left_out,
-            data=_table(settings, "data"),
+            data=settings["data"],
             identities=_identities(headers.values()),
             place=place,
             source=source,
@@ -115,17 +115,15 @@ class Evidence:
         seeds, items = self._planned(suite, column)
         if not seeds:
             return None
-        count = dict.fromkeys(seeds, 0)
-        for record in self.records.get((suite, column), ()):
-            if record.seed in count:
-                count[record.seed] += 1
+        records = self.records.get((suite, column), ())
+        count = Counter(record.seed for record in records if record.seed in seeds)
         return sum(found >= items for found in count.values()), len(seeds)
 
-    def _planned(self, suite: str, column: Column) -> tuple[frozenset[int], int]:
+    def _planned(self, suite: str, column: Column) -> tuple[Collection[int], int]:
         if self.plan is not None:
             return self.plan.of(suite, column), self.plan.items
         seeds, items = self.drawn(column.policy)
-        return frozenset() if (suite, column) in self.left_out else frozenset(range(seeds)), items
+        return () if (suite, column) in self.left_out else range(seeds), items
 
     def drawn(self, policy: str) -> tuple[int, int]:
         """How many seeds and items the runs of a policy were given; 0 where there was none."""
@@ -165,26 +163,19 @@ class Evidence:
         return {column.policy for _, column in self.records}
 
 
-def _table(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = settings.get(name)
-    return dict(found) if isinstance(found, dict) else {}
-
-
 def _identities(headers: Iterable[Header]) -> dict[str, object]:
     return {
         policy: identity
         for header in headers
-        for policy, identity in _table(header.settings, "policies").items()
+        for policy, identity in header.settings["policies"].items()
     }
 
 
 def _runs(headers: Iterable[Header]) -> dict[str, tuple[int, int]]:
     runs: dict[str, tuple[int, int]] = {}
     for header in headers:
-        seeds, items = header.settings.get("seeds"), header.settings.get("items")
-        if not isinstance(seeds, int) or not isinstance(items, int):
-            continue
-        for policy in _table(header.settings, "policies"):
+        seeds, items = header.settings["seeds"], header.settings["items"]
+        for policy in header.settings["policies"]:
             before = runs.get(policy, (0, 0))
             runs[policy] = (max(before[0], seeds), max(before[1], items))
     return runs

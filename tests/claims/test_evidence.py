@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.evidence import Evidence, Plan
 from kvharness.store import Stored
-from tests.claims.conftest import CONTRACT, Made, record, spread
+from tests.claims.conftest import CONTRACT, Made, spread
 
 SNAPKV = Column("snapkv", "0.25")
 
@@ -82,6 +83,16 @@ def test_what_was_deselected_is_not_missing() -> None:
     assert evidence.cells("needle", SNAPKV) == (0, 5)
 
 
+def test_a_header_that_promises_millions_of_seeds_costs_nothing() -> None:
+    made = Made().run("snapkv", "0.25")
+    made.settings["seeds"] = 10_000_000
+    tracemalloc.start()
+    assert made.evidence().cells("qa", SNAPKV) == (5, 10_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
 def test_a_plan_says_what_there_should_be() -> None:
     made = Made().run("snapkv", "0.25")
     assert made.evidence(plan=plan(2)).cells("qa", SNAPKV) == (2, 2)
@@ -138,9 +149,3 @@ def test_what_was_not_measured_is_told() -> None:
     evidence = Made().run("snapkv", "0.25").evidence()
     reason = evidence.values("qa", SNAPKV, "f1", Unit.ITEM)
     assert reason == "f1 was not measured for snapkv-r0.25 on qa"
-
-
-def test_headers_without_settings_are_survived() -> None:
-    header = replace(Made().header, settings={"model": "odd", "policies": 3})
-    found = Evidence.of([Stored(record(SNAPKV, seed=0, item=0), header)])
-    assert (found.model, found.contract, found.cells("qa", SNAPKV)) == ("?", {}, None)

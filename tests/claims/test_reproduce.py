@@ -77,9 +77,9 @@ def test_policies_with_parameters_are_quoted_and_both_retentions_given() -> None
 
 
 def test_unknown_sizes_are_left_to_the_defaults() -> None:
-    made = Made(**DEFAULT).run("snapkv", "0.25")
-    del made.settings["seeds"]
-    assert "--kv-" not in measuring(claim(), made.evidence())
+    made = Made(seeds=1, **DEFAULT).run("snapkv", "0.25")
+    assert "--kv-seeds=1" in measuring(claim(), made.evidence())
+    assert "--kv-" not in measuring(claim(policy="tova"), made.evidence()), "of which there is none"
 
 
 @pytest.mark.parametrize("plan", [None, Plan(items=12, drawn=5, seeds={})])
