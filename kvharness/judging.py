@@ -13,7 +13,9 @@ from kvharness.collected import cells_of_ids, test_of
 from kvharness.errors import StoreProblem
 from kvharness.inference.region import Verdict
 from kvharness.job_summary import append_summary
+from kvharness.place import typed
 from kvharness.replay import comparable
+from kvharness.settings import ClaimsMode
 from kvharness.store import Store
 
 if TYPE_CHECKING:
@@ -105,8 +107,8 @@ class Judging:
         return Evidence.of(
             found,
             plan=self._plan(cells),
-            place=self._shown(directory),
-            source=self.settings.model,
+            place=typed(directory),
+            options=self._options(self.settings.options()),
         )
 
     def _replay_evidence(self, directory: Path, chosen: AbstractSet[Cell]) -> Evidence:
@@ -118,14 +120,13 @@ class Judging:
             left_out={
                 (cell.suite, Column(cell.policy, cell.retention_text)) for cell in deselected
             },
-            place=self._shown(directory),
+            place=typed(directory),
         )
 
-    def _shown(self, directory: Path) -> str:
-        try:
-            return str(directory.relative_to(directory.cwd()))
-        except ValueError:
-            return str(directory)
+    def _options(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What a run is to be given again."""
+        strict = self.gate.mode is ClaimsMode.STRICT
+        return {**given, **({"--kv-claims": ClaimsMode.STRICT.value} if strict else {})}
 
     def summary(self) -> Iterator[str]:
         """The table of verdicts at the end."""
@@ -136,7 +137,7 @@ class Judging:
         if self.gate.claims and self.is_shard:
             yield (
                 f"claims are not judged on one shard; when all have run: "
-                f"kvharness claims {self._shown(self.settings.store)}"
+                f"kvharness claims {typed(self.settings.store)}"
             )
         problem = append_summary(self.evidence, self.judgements)
         if problem:

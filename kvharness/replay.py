@@ -173,7 +173,10 @@ def _version(stored: Stored) -> object:
 def _shared(settings: dict[str, Any]) -> str:
     # The number of items is among them, since it changes how the items of a seed are drawn.
     names = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
-    return json.dumps([settings.get(name) for name in names], sort_keys=True, default=str)
+    # Items are drawn from a haystack, under the same names as without one.
+    haystack = settings.get("options", {}).get("--kv-haystack")
+    shared = [*(settings.get(name) for name in names), haystack]
+    return json.dumps(shared, sort_keys=True, default=str)
 
 
 def _contract(given: Mapping[str, Any]) -> Contract:

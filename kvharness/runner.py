@@ -125,6 +125,7 @@ class Runner:
                 "seeds": settings.seeds,
                 "items": settings.items,
                 "data": dict(settings.data),
+                "options": settings.options(),
                 "policies": {slug: p.identity() for slug, p in self.policies.items()},
             }
         )

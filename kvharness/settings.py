@@ -20,6 +20,7 @@ from kvharness.contract import (
 )
 from kvharness.errors import UsageProblem
 from kvharness.options import OPTIONS, raw_value
+from kvharness.place import typed
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -109,6 +110,19 @@ class Settings:
         )
         settings.check_budgets()
         return settings
+
+    def options(self) -> dict[str, str]:
+        """What the contract does not say of how answers are computed, by flag, unless default."""
+        given = {
+            "--kv-model": self.model,
+            "--kv-device": self.device,
+            "--kv-dtype": self.dtype,
+            "--kv-threads": str(self.threads),
+            "--kv-generate": self.generate,
+            "--kv-haystack": typed(self.haystack) if self.haystack else "",
+        }
+        defaults = {option.flag: option.default for option in OPTIONS}
+        return {flag: value for flag, value in given.items() if value != defaults[flag]}
 
     def check_budgets(self) -> None:
         """Every retention must hold the sinks; known before any model is loaded."""

@@ -101,7 +101,7 @@ def test_the_model_and_store_of_the_run_are_told(tmp_path: Path) -> None:
         Judging(gate(claim(expect={"tiny": Verdict.REFUTED})), a_setting(tmp_path)), made
     )
     words = str(session.reports[0].longrepr)
-    assert "--kv-model=models/tiny" in words
+    assert "--kv-model=models/tiny --kv-claims=strict " in words
     assert f"kvharness claims {tmp_path} " in words
 
 

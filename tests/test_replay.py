@@ -163,6 +163,7 @@ def test_of_two_runs_in_one_second_the_later_file_is_the_newest(keep: Keep, tmp_
         {"generate": "all"},
         {"data": {"qa": "file.jsonl"}},
         {"items": 12},
+        {"options": {"--kv-haystack": "mine.txt"}},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -162,6 +162,7 @@ def test_the_header_says_what_was_run(start: Start, tmp_path: Path) -> None:
     assert header.settings["model"]["name"] == "tiny"
     assert header.settings["model"]["dtype"] == "float32"
     assert header.settings["items"] == 2
+    assert header.settings["options"]["--kv-dtype"] == "float32"
     assert sorted(header.settings["policies"]) == sorted(SLUGS)
     assert json.dumps(header.settings)
 

@@ -46,6 +46,22 @@ def settings(raw: dict[str, Any] | None = None, **more: Any) -> Settings:
     return Settings.of(cast("pytest.Config", config))
 
 
+def test_options_are_those_that_differ_from_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().options() == {}
+    monkeypatch.chdir("/")
+    given = {
+        "kv_model": "../tiny",
+        "kv_device": "cuda:1",
+        "kv_dtype": "float32",
+        "kv_threads": "2",
+        "kv_generate": "none",
+        "kv_haystack": "hay.txt",
+    }
+    expected = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    hay = str(HERE / "hay.txt").removeprefix("/")
+    assert settings(given).options() == {**expected, "--kv-haystack": hay}
+
+
 def test_defaults() -> None:
     made = settings()
     assert made.retentions == tuple(Fraction(text) for text in DEFAULT_RETENTIONS)

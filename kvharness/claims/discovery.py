@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kvharness.claims.claim import Claim
 
 GROUP = "kvharness.claims"
-_PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 _FILE = "claims.toml"
 
 
@@ -53,10 +53,14 @@ def _check_controls(claims: Sequence[Claim]) -> None:
         )
 
 
-def _own() -> list[Path]:
+def suites_folder() -> Path:
     """The suites lie in the package in a wheel, and beside it in a checkout."""
-    places = (_PACKAGE / "suites", _PACKAGE.parent / "suites")
-    return [path for place in places if (path := (place / _FILE).resolve()).is_file()][:1]
+    inside = PACKAGE / "suites"
+    return inside if (inside / _FILE).is_file() else PACKAGE.parent / "suites"
+
+
+def _own() -> list[Path]:
+    return [path] if (path := (suites_folder() / _FILE).resolve()).is_file() else []
 
 
 def _registered() -> list[Path]:

@@ -56,7 +56,7 @@ class Evidence:
         data: for suites whose items were replaced, by what.
         identities: for each policy, the code and parameters that were run.
         place: where the records lie, for messages.
-        source: what was given to ``--kv-model``, where that is known.
+        options: what else the run was given, by flag, where that is not the default.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Evidence:
     data: Mapping[str, str] = field(default_factory=dict)
     identities: Mapping[str, object] = field(default_factory=dict)
     place: str = ""
-    source: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -78,9 +78,11 @@ class Evidence:
         plan: Plan | None = None,
         left_out: AbstractSet[tuple[str, Column]] = frozenset(),
         place: str = "",
-        source: str = "",
+        options: Mapping[str, str] | None = None,
     ) -> Self:
         """Gather records of one contract and model; of two of one cell and item the last counts.
+
+        ``options`` are those of the newest run unless they are given.
 
         Raises:
             ValueError: there are none.
@@ -107,7 +109,7 @@ class Evidence:
             data=settings["data"],
             identities=_identities(headers.values()),
             place=place,
-            source=source,
+            options=settings.get("options", {}) if options is None else options,
         )
 
     def cells(self, suite: str, column: Column) -> tuple[int, int] | None:

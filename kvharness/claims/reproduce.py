@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvharness.claims.discovery import found_unasked
+from kvharness.claims.discovery import PACKAGE, found_unasked, suites_folder
 from kvharness.options import OPTIONS
 from kvharness.packing import is_packed
+from kvharness.place import typed
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -31,12 +32,20 @@ def measuring(claim: Claim, evidence: Evidence) -> str:
     retentions = dict.fromkeys([*claim.retentions, *filter(None, [claim.baseline_retention])])
     return _line(
         "pytest",
-        "suites",
+        *_where(),
         f"--policy={claim.policy},{claim.baseline}",
         f"--retention={','.join(retentions)}",
         *_options(claim, evidence),
         *_suites(claim),
     )
+
+
+def _where() -> list[str]:
+    """The suites: in a wheel they are a package, in a checkout a folder."""
+    folder = suites_folder()
+    if folder.parent == PACKAGE:
+        return ["--pyargs", "kvharness.suites"]
+    return [typed(folder)]
 
 
 def _line(*words: str) -> str:
@@ -46,12 +55,14 @@ def _line(*words: str) -> str:
 def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
     seeds, items = evidence.drawn(claim.policies[0].slug)
     given: Mapping[str, object] = {
-        "--kv-model": evidence.source or evidence.model,
+        "--kv-model": evidence.model,
         **({"--kv-seeds": seeds, "--kv-items": items} if seeds else {}),
         **{f"--kv-{name}": value for name, value in evidence.contract.items()},
+        **evidence.options,
     }
     for flag, value in given.items():
-        if str(value) != _DEFAULTS[flag]:
+        # A store of a later version may name options that there are not here.
+        if str(value) != _DEFAULTS.get(flag, str(value)):
             yield f"{flag}={value}"
     for suite, source in evidence.data.items():
         if suite in claim.suites:

@@ -145,7 +145,7 @@ def test_in_a_wheel_the_suites_lie_in_the_package(
     for folder in (package / "suites", package.parent / "suites"):
         folder.mkdir(parents=True)
         (folder / "claims.toml").write_text(text({**GOOD, "id": folder.parent.name}))
-    monkeypatch.setattr(discovery, "_PACKAGE", package)
+    monkeypatch.setattr(discovery, "PACKAGE", package)
     assert ids() == ["kvharness"], "not a folder of that name that lies beside it"
 
 

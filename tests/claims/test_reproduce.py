@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvharness.claims import discovery, reproduce
 from kvharness.claims.evidence import Plan
 from kvharness.claims.reproduce import judging, measuring
 from kvharness.packing import PACKED
@@ -84,13 +85,43 @@ def test_unknown_sizes_are_left_to_the_defaults() -> None:
 
 @pytest.mark.parametrize("plan", [None, Plan(items=12, drawn=5, seeds={})])
 def test_the_store_and_model_of_a_run_are_given_again(plan: Plan | None, tmp_path: Path) -> None:
-    for place, option in (("my store", ["--kv-store=my store"]), (".kvharness", [])):
-        found = evidence(given={"plan": plan, "place": place, "source": "../tiny"})
+    for place, stored in (("my store", ["--kv-store=my store"]), (".kvharness", [])):
+        options = {"--kv-model": "../tiny"}
+        found = evidence(given={"plan": plan, "place": place, "options": options})
         words = shlex.split(measuring(claim(), found))
-        assert words[4:] == ["--kv-model=../tiny", *option, "-k", "test_qa"]
+        assert words[4:] == ["--kv-model=../tiny", *stored, "-k", "test_qa"]
     (tmp_path / f"records{PACKED}").touch()
     replayed = measuring(claim(), evidence(given={"plan": plan, "place": str(tmp_path)}))
     assert "--kv-store" not in replayed, "no run adds to a recording"
+
+
+def test_how_a_run_computed_is_given_again() -> None:
+    given = {
+        "--kv-device": "cuda:1",
+        "--kv-dtype": "float32",
+        "--kv-threads": "4",
+        "--kv-generate": "none",
+        "--kv-haystack": "my hay.txt",
+        "--kv-claims": "strict",
+    }
+    options = [f"{flag}={value}" for flag, value in given.items()]
+    ran = measuring(claim(), evidence(given={"options": given}))
+    assert shlex.split(ran)[4:-2] == options
+    stored = measuring(claim(), evidence(options={**given, "--kv-later": "x"}))
+    assert shlex.split(stored)[4:-2] == options, "as a store's header tells"
+
+
+def test_the_suites_of_a_wheel_are_named_as_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, found = claim(), evidence()
+    monkeypatch.chdir(tmp_path)
+    assert measuring(given, found).startswith(f"pytest {SUITES.parent} --policy=")
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "claims.toml").touch()
+    monkeypatch.setattr(discovery, "PACKAGE", tmp_path)
+    monkeypatch.setattr(reproduce, "PACKAGE", tmp_path)
+    assert measuring(given, found).startswith("pytest --pyargs kvharness.suites --policy=")
 
 
 def test_a_claim_is_judged_again_by_its_id() -> None:
