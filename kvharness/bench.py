@@ -43,14 +43,16 @@ class Bench:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings = Settings.of(config)
-        self.replay = (
-            Replay.read(self.settings.replay, self.settings) if self.settings.replay else None
-        )
-        self.lineup = Lineup([], {}) if self.replay else Lineup.of(self.settings.policies)
-        self.gate = Gate.of(self.settings, self.lineup.known)
-        self.lineup.add(self.gate.needs.policies)
-        replayed = self.replay.by_cell if self.replay else ()
-        self.judging = Judging(self.gate, self.settings, replayed)
+        directory = self.settings.replay
+        self.lineup = Lineup([], {}) if directory else Lineup.of(self.settings.policies)
+        self.gate = Gate.of(self.settings, None if directory else self.lineup.known)
+        self.replay: Replay | None = None
+        if directory is None:
+            self.lineup.add(self.gate.needs.policies)
+        else:
+            beside = [spec.slug for spec in self.gate.needs.policies]
+            self.replay = Replay.read(directory, self.settings, beside)
+        self.judging = Judging(self.gate, self.settings, self.replay)
         self.screen = Screen(config)
         self.work = Work(config, self.settings, self.lineup.policies, self.screen)
         self.cells: dict[Group, list[Cell]] = {}
@@ -109,14 +111,17 @@ class Bench:
         if not self.cells:
             return []
         count = sum(len(cells) for cells in self.cells.values())
-        settings, contract = self.settings, self.settings.contract
-        source = f"replay of {settings.replay}" if self.replay else f"store {settings.store}"
-        line = (
-            f"kvharness: {count} cells in {len(self.cells)} groups of {settings.items} items; "
-            f"{settings.model}, context {contract.context}, question {contract.question.value}; "
-            f"{source}"
+        told = self.replay or self.settings
+        source = (
+            f"replay of {self.settings.replay}" if self.replay else f"store {self.settings.store}"
         )
-        return [line, *self.judging.outlook(self.cells)]
+        line = (
+            f"kvharness: {count} cells in {len(self.cells)} groups of {told.items} items; "
+            f"{told.model}, context {told.contract.context}, question "
+            f"{told.contract.question.value}; {source}"
+        )
+        unread = self.replay.warnings if self.replay else ()
+        return [line, *(f"kvharness: {each}" for each in unread), *self.judging.outlook(self.cells)]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
@@ -162,7 +167,7 @@ class Bench:
         tally = None
         if self.replay is not None:
             records = self.replay.records(cell)
-            expected = self.replay.items(cell.group)
+            expected = self.replay.items
         else:
             outcome = self.work.outcome(cell.group)
             records, expected = outcome.records[cell.name], outcome.items

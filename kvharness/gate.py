@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
     from kvharness.claims.claim import Claim
-    from kvharness.claims.evidence import Evidence, Plan
+    from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement
+    from kvharness.claims.plan import Plan
     from kvharness.settings import Settings
 
 #: The user properties that tell what became of a claim, also in JUnit files.
@@ -47,8 +48,10 @@ class Gate:
     halved: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, settings: Settings, installed: Iterable[str]) -> Gate:
+    def of(cls, settings: Settings, installed: Iterable[str] | None) -> Gate:
         """Find the claims of the policies that a run was asked for.
+
+        ``installed`` is None where nothing is run.
 
         Raises:
             ClaimProblem: a claims file cannot be read.
@@ -58,7 +61,7 @@ class Gate:
         if settings.claims is not ClaimsMode.OFF:
             there = list(all_claims(settings.claims_files))
         found = selected(there, slugs or None)
-        known = frozenset(installed)
+        known = None if installed is None else frozenset(installed)
         return cls(
             mode=settings.claims,
             claims=tuple(found),
@@ -68,7 +71,7 @@ class Gate:
                 contract=settings.contract,
                 widen=not settings.retentions_given,
             ),
-            installed=None if settings.replay else known,
+            installed=known,
             halved=halved(there, found),
         )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness.claims import text
-from kvharness.claims.claim import Column
 from kvharness.claims.evidence import Evidence
 from kvharness.claims.planning import plan_of
 from kvharness.collected import cells_of_ids, test_of
@@ -19,15 +18,15 @@ from kvharness.settings import ClaimsMode
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pytest
 
     from kvharness.cell import Cell, Group
-    from kvharness.claims.evidence import Plan
     from kvharness.claims.judgement import Judgement
+    from kvharness.claims.plan import Plan
     from kvharness.gate import Gate
+    from kvharness.replay import Replay
     from kvharness.settings import Settings
 
 
@@ -37,15 +36,15 @@ class Judging:
     Args:
         gate: the claims of the run.
         settings: of the run.
-        replayed: where nothing is run, the cells that the options select from the store.
+        replay: what is there where nothing is run.
     """
 
-    def __init__(self, gate: Gate, settings: Settings, replayed: Iterable[Cell] = ()) -> None:
+    def __init__(self, gate: Gate, settings: Settings, replay: Replay | None = None) -> None:
         self.gate = gate
         self.settings = settings
         self.judgements: list[Judgement] = []
         self.evidence: Evidence | None = None
-        self._replayed = frozenset(replayed)
+        self._replay = replay
         self._ids: Sequence[str] = ()
         self._suites: dict[str, str] = {}
 
@@ -97,30 +96,17 @@ class Judging:
 
     def _evidence(self, cells: Mapping[Group, Sequence[Cell]], keys: set[str]) -> Evidence | None:
         directory = self.settings.replay or self.settings.store
-        if self.settings.replay is not None:
-            chosen = {cell for group in cells.values() for cell in group}
-            return self._replay_evidence(directory, chosen)
         by_key = Store.read(directory).by_key
         found = [by_key[key] for key in sorted(keys) if key in by_key]
         if not found:
             return None
+        chosen = {cell for group in cells.values() for cell in group}
+        replay = self._replay
         return Evidence.of(
             found,
-            plan=self._plan(cells),
+            plan=self._plan(cells) if replay is None else replay.plan(chosen, self.settings),
             place=typed(directory),
-            options=self._options(self.settings.options()),
-        )
-
-    def _replay_evidence(self, directory: Path, chosen: AbstractSet[Cell]) -> Evidence:
-        """As `kvharness claims` reads it, but for what the run deselected."""
-        stored, *_ = comparable(directory)
-        deselected = self._replayed - chosen
-        return Evidence.of(
-            stored,
-            left_out={
-                (cell.suite, Column(cell.policy, cell.retention_text)) for cell in deselected
-            },
-            place=typed(directory),
+            options=self._options(self.settings.options() if replay is None else replay.options),
         )
 
     def _options(self, given: Mapping[str, str]) -> dict[str, str]:

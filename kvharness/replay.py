@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kvharness.cell import Cell, Group, anchors_first
+from kvharness.cell import Cell, anchors_first
+from kvharness.claims.claim import Column
+from kvharness.claims.evidence import runs_of
+from kvharness.claims.plan import ReplayPlan
 from kvharness.contract import (
     Anchor,
     Contract,
@@ -22,7 +26,7 @@ from kvharness.spec import PolicySpec
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -34,28 +38,58 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """The records of one contract, model and engine in a store: the newest there are."""
+    """The records of one contract, model and engine in a store: the newest there are.
+
+    Attributes:
+        contract, model: their own.
+        items: that each seed was to have.
+        runs: for each policy the seeds that it was given, as far as the options select them.
+        by_cell: in the order of the items' names.
+        options: what the newest run was given, by flag.
+        warnings: what of the store could not be read.
+    """
 
     contract: Contract
+    model: str
+    items: int
+    runs: dict[str, int]
     by_cell: dict[Cell, list[Record]]
+    options: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, directory: Path, settings: Settings) -> Replay:
+    def read(cls, directory: Path, settings: Settings, beside: Iterable[str] = ()) -> Replay:
         """Read a store and keep what the options select.
+
+        Args:
+            directory: of the store.
+            settings: of the replay.
+            beside: slugs of policies to keep as well, where they are there.
 
         Raises:
             StoreProblem: there are no records, or none of a policy, a retention or the seeds that
                 the options select.
         """
-        stored, newest, _ = comparable(directory)
-        stored = _at_retentions(_of_policies(stored, settings), settings)
+        warnings: list[str] = []
+        stored, newest, _ = comparable(directory, say=warnings.append)
+        runs = runs_of({each.header.run: each.header for each in stored}.values())
+        stored = _at_retentions(_of_policies(stored, settings, beside), settings)
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
         for each in _of_seeds(stored, settings):
             cells[_cell(each.record)][each.record.item] = each
         records = {
             cell: [items[name].record for name in sorted(items)] for cell, items in cells.items()
         }
-        return cls(contract=_contract(newest.settings["contract"]), by_cell=records)
+        most = settings.seeds if settings.seeds_given else sys.maxsize
+        return cls(
+            contract=_contract(newest.settings["contract"]),
+            model=newest.settings["model"]["name"],
+            items=newest.settings["items"],
+            runs={policy: min(seeds, most) for policy, (seeds, _) in runs.items()},
+            by_cell=records,
+            options=newest.settings.get("options", {}),
+            warnings=tuple(warnings),
+        )
 
     def cells(self, suite: str) -> list[Cell]:
         """In the order of a run: seed by seed, anchors first."""
@@ -65,19 +99,30 @@ class Replay:
     def records(self, cell: Cell) -> list[Record]:
         return self.by_cell.get(cell, [])
 
-    def items(self, group: Group) -> int:
-        """How many items the fullest cell of a group has."""
-        return max((len(r) for c, r in self.by_cell.items() if c.group == group), default=0)
+    def plan(self, chosen: Iterable[Cell], settings: Settings) -> ReplayPlan:
+        """What should be there of the ``chosen`` cells and of those that are lost."""
+        cells = set(chosen)
+        retentions = {retention_text(each) for each in settings.retentions}
+        return ReplayPlan(
+            items=self.items,
+            drawn=self.runs,
+            retentions=retentions if settings.retentions_given else None,
+            chosen={
+                place: {cell.seed for cell in cells if _place(cell) == place}
+                for place in {_place(cell) for cell in self.by_cell.keys() - cells}
+            },
+        )
 
 
-def _of_policies(stored: list[Stored], settings: Settings) -> list[Stored]:
-    """The policies that were given, or all; the anchors always."""
+def _of_policies(stored: list[Stored], settings: Settings, beside: Iterable[str]) -> list[Stored]:
+    """The policies that were given, with those beside them, or all; the anchors always."""
     slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
     there = {each.record.policy for each in stored}
     missing = ", ".join(sorted(slugs - there))
     if missing:
         raise _nothing(settings, f"of {missing}", sorted(there, key=anchors_first))
-    return [each for each in stored if not slugs or each.record.policy in slugs | set(Anchor)]
+    chosen = {*slugs, *beside, *Anchor}
+    return [each for each in stored if not slugs or each.record.policy in chosen]
 
 
 def _at_retentions(stored: list[Stored], settings: Settings) -> list[Stored]:
@@ -163,6 +208,10 @@ def comparable(
 def _cell(record: Record) -> Cell:
     retention = None if record.retention is None else retention_from_text(record.retention)
     return Cell(suite=record.suite, policy=record.policy, retention=retention, seed=record.seed)
+
+
+def _place(cell: Cell) -> tuple[str, Column]:
+    return cell.suite, Column(cell.policy, cell.retention_text)
 
 
 def _version(stored: Stored) -> object:

@@ -7,7 +7,7 @@ import pytest
 
 from kvharness.claims.claim import Column
 from kvharness.claims.discovery import all_claims
-from kvharness.claims.evidence import Plan
+from kvharness.claims.plan import Plan
 from kvharness.claims.planning import Needs
 from kvharness.gate import Gate, status
 from kvharness.inference.region import Verdict
@@ -79,9 +79,10 @@ def test_what_claims_need_is_added_to_what_was_asked_for() -> None:
 
 
 def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:
-    found = Gate.of(settings({"policy": ["snapkv"], "kv_replay": str(tmp_path)}), ())
+    found = Gate.of(settings({"policy": ["snapkv"], "kv_replay": str(tmp_path)}), None)
     assert [each.id for each in found.claims] == ["snapkv-better-than-random"]
     assert found.installed is None
+    assert [spec.slug for spec in found.needs.policies] == ["snapkv", "random"], "if it is there"
     (absent,) = found.judge(Made().run("h2o", "0.25").evidence())
     assert absent.reason == "there are no records of snapkv and random"
 

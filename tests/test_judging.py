@@ -11,6 +11,7 @@ from kvharness.contract import retention_from_text
 from kvharness.gate import Gate
 from kvharness.inference.region import Verdict
 from kvharness.judging import Judging
+from kvharness.replay import Replay
 from kvharness.settings import ClaimsMode, Settings
 from tests.claims.conftest import CONTRACT, Made, claim, pair, spread
 from tests.test_settings import settings as settings_of
@@ -184,21 +185,25 @@ def test_before_a_replay_nothing_is_told(tmp_path: Path) -> None:
 # -- replay ---------------------------------------------------------------------------------------
 
 
-def replayed(folder: Path, made: Made, *, seeds: Iterable[int] = range(5)) -> Judging:
-    every = cells_of(made)
-    judging = Judging(
-        gate(claim(expect={"tiny": Verdict.SUPPORTED})),
-        a_setting(folder, kv_replay=str(folder)),
-        {cell for cells in every.values() for cell in cells},
-    )
-    run(judging, made, cells_of(made, seeds=seeds))
+def replayed(folder: Path, *, seeds: Iterable[int] = range(5), **raw: Any) -> Judging:
+    """Judge the cells of a store, as far as options select them and tests are left of them."""
+    settings = a_setting(folder, kv_replay=str(folder), **raw)
+    replay = Replay.read(folder, settings)
+    judging = Judging(gate(claim(expect={"tiny": Verdict.SUPPORTED})), settings, replay)
+    cells: dict[Group, list[Cell]] = {}
+    for cell in replay.by_cell:
+        if cell.seed in seeds:
+            cells.setdefault(cell.group, []).append(cell)
+    chosen = [cell for group in cells.values() for cell in group]
+    keys = {record.key for cell in chosen for record in replay.records(cell)}
+    judging.judge(cast("pytest.Session", Session()), cells, keys)
     return judging
 
 
 def test_a_replay_is_judged_as_a_store(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    (found,) = replayed(tmp_path, made).judgements
+    (found,) = replayed(tmp_path).judgements
     assert (found.verdict, found.expected) == (Verdict.SUPPORTED, Verdict.SUPPORTED)
 
 
@@ -206,16 +211,44 @@ def test_a_replay_of_a_lossy_store_is_inconclusive(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.records = [record for record in made.records if record.seed != 3]
     made.write(tmp_path)
-    (found,) = replayed(tmp_path, made).judgements
+    (found,) = replayed(tmp_path).judgements
     assert (found.verdict, found.reason) == (Verdict.INCONCLUSIVE, "2 of 10 cells missing")
 
 
-def test_what_a_replay_deselects_is_not_missing(tmp_path: Path) -> None:
-    made = pair(spread(mean=9.0))
-    made.write(tmp_path)
-    (found,) = replayed(tmp_path, made, seeds=[0, 1]).judgements
+def seeds_judged(judging: Judging) -> set[int]:
+    assert judging.evidence is not None
+    return {each.seed for found in judging.evidence.records.values() for each in found}
+
+
+def test_what_a_replay_deselects_is_neither_missing_nor_judged(tmp_path: Path) -> None:
+    pair(spread(mean=9.0)).write(tmp_path)
+    judging = replayed(tmp_path, seeds=[0, 1])
+    (found,) = judging.judgements
+    assert (found.verdict, found.expected) == (Verdict.SUPPORTED, None)
+    assert found.elsewhere == "only 2 of 5 seeds were selected"
+    assert found.parts[0].units == 24
+    assert seeds_judged(judging) == {0, 1}
+
+
+def test_the_options_of_a_replay_select_what_is_judged(tmp_path: Path) -> None:
+    pair(spread(mean=9.0)).run("snapkv", "0.5").write(tmp_path)
+    judging = replayed(tmp_path, kv_seeds="2")
+    (found,) = judging.judgements
+    assert (found.verdict, found.expected) == (Verdict.SUPPORTED, Verdict.SUPPORTED)
+    assert found.parts[0].units == 24
+    assert seeds_judged(judging) == {0, 1}
+    elsewhere = replayed(tmp_path, retention=["0.5"])
+    (found,) = elsewhere.judgements
     assert found.verdict is Verdict.NOT_EVALUATED
-    assert found.reason == "the cells that it compares were not selected"
+    assert elsewhere.evidence is not None
+    assert {column.retention for _, column in elsewhere.evidence.records} == {"0.5"}
+
+
+def test_a_replay_tells_how_it_was_run(tmp_path: Path) -> None:
+    pair(0.0, options={"--kv-dtype": "float32"}).write(tmp_path)
+    judging = replayed(tmp_path)
+    assert judging.evidence is not None
+    assert judging.evidence.options == {"--kv-dtype": "float32", "--kv-claims": "strict"}
 
 
 def test_a_replay_judges_the_newest_settings(tmp_path: Path) -> None:
@@ -223,5 +256,5 @@ def test_a_replay_judges_the_newest_settings(tmp_path: Path) -> None:
     old.write(tmp_path)
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    (found,) = replayed(tmp_path, made).judgements
+    (found,) = replayed(tmp_path).judgements
     assert found.verdict is Verdict.SUPPORTED

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pytest
 
-from kvharness.cell import Cell, Group
+from kvharness.cell import Cell
+from kvharness.claims.claim import Column
 from kvharness.contract import Contract, Protection, QuestionMode
 from kvharness.errors import StoreProblem
 from kvharness.provenance import Header
@@ -17,7 +19,6 @@ from kvharness.store import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kvharness.settings import Settings
 
@@ -84,18 +85,29 @@ def a_record(key: str, **changes: Any) -> Record:
     return replace(RECORD, key=key, **changes)
 
 
-def read(
-    directory: Path, *policies: str, retentions: Sequence[str] = (), seeds: int | None = None
-) -> Replay:
+def a_setting(
+    *policies: str, retentions: Sequence[str] = (), seeds: int | None = None, replay: Path = Path()
+) -> Settings:
     settings = SimpleNamespace(
         policies=policies,
         retentions=tuple(Fraction(text) for text in retentions or ("0.1", "0.5")),
         retentions_given=bool(retentions),
         seeds=seeds or 5,
         seeds_given=seeds is not None,
-        replay=directory,
+        replay=replay,
     )
-    return Replay.read(directory, cast("Settings", settings))
+    return cast("Settings", settings)
+
+
+def read(
+    directory: Path,
+    *policies: str,
+    retentions: Sequence[str] = (),
+    seeds: int | None = None,
+    beside: Sequence[str] = (),
+) -> Replay:
+    settings = a_setting(*policies, retentions=retentions, seeds=seeds, replay=directory)
+    return Replay.read(directory, settings, beside)
 
 
 def keys(replay: Replay) -> list[str]:
@@ -112,8 +124,7 @@ def test_cells_contract_and_records_are_read_back(keep: Keep, tmp_path: Path) ->
     assert first == Cell(suite="needle", policy="snapkv", retention=Fraction(1, 4), seed=0)
     assert [record.key for record in replay.records(first)] == ["a", "b"], "in order of items"
     assert [record.key for record in replay.records(second)] == ["c"]
-    assert replay.items(Group("needle", 0)) == 2
-    assert replay.items(Group("qa", 0)) == 0
+    assert (replay.model, replay.items, replay.runs) == ("tiny", 2, {"snapkv": 2})
     assert replay.cells("qa") == []
     assert replay.records(replace(first, seed=9)) == []
 
@@ -202,6 +213,31 @@ def test_the_options_select_policies_and_the_anchors_stay(keep: Keep, tmp_path: 
     assert keys(read(tmp_path, "full")) == ["floor", "full", "oracle"]
     with pytest.raises(StoreProblem, match="no record is of tova; there are full, floor, oracle"):
         read(tmp_path, "random,tova")
+
+
+def test_policies_beside_those_that_were_given(keep: Keep, tmp_path: Path) -> None:
+    keep(*(a_record(name, policy=name) for name in ("snapkv", "random", "h2o")))
+    assert keys(read(tmp_path, "snapkv", beside=["random", "sip"])) == ["random", "snapkv"]
+    assert keys(read(tmp_path, beside=["random"])) == ["h2o", "random", "snapkv"]
+
+
+def test_there_should_be_what_the_runs_were_given(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("a"), a_record("b", seed=1))
+    quarter, half = Column("snapkv", "0.25"), Column("snapkv", "0.5")
+    replay = read(tmp_path)
+    plan = replay.plan(replay.by_cell, a_setting())
+    assert (plan.items, plan.drawn_for("snapkv"), plan.drawn_for("tova")) == (2, 2, 0)
+    assert [*plan.of("needle", quarter)] == [*plan.of("qa", half)] == [0, 1], "stored or lost"
+    assert not plan.of("needle", Column("tova", "0.25"))
+    first = [cell for cell in replay.by_cell if cell.seed == 0]
+    assert [*replay.plan(first, a_setting()).of("needle", quarter)] == [0]
+    assert not replay.plan([], a_setting()).of("needle", quarter)
+    fewer = read(tmp_path, seeds=1)
+    assert [*fewer.plan(fewer.by_cell, a_setting()).of("needle", quarter)] == [0]
+    assert fewer.runs == {"snapkv": 1}
+    named = replay.plan(replay.by_cell, a_setting(retentions=["0.25"]))
+    assert not named.of("needle", half)
+    assert [*named.of("needle", quarter)] == [*named.of("qa", quarter)] == [0, 1]
 
 
 @pytest.fixture

@@ -13,31 +13,11 @@ from kvharness.contract import FIXED_ANCHORS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
+    from kvharness.claims.plan import Plan, ReplayPlan
     from kvharness.provenance import Header
     from kvharness.record import Record
     from kvharness.store import Stored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Which cells there should be.
-
-    A record that is planned and not there makes a claim inconclusive; it never shrinks its n.
-
-    Attributes:
-        items: of each seed.
-        drawn: seeds that the run was given, of which ``-k`` may have deselected some.
-        seeds: of each suite and column that was selected.
-    """
-
-    items: int
-    drawn: int
-    seeds: Mapping[tuple[str, Column], frozenset[int]]
-
-    def of(self, suite: str, column: Column) -> frozenset[int]:
-        return self.seeds.get((suite, column), frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +28,9 @@ class Evidence:
         model: its name, as in a claim's ``expect``.
         contract: context, sinks, recents, question and evict.
         records: by suite and column; at most one for each item of a seed.
-        plan: the cells of a run. Without one (a store on its own), every policy that some run
-            was given should have every cell that a claim asks for.
+        plan: the cells of a run or replay. Without one (a store on its own), every policy that
+            some run was given should have every cell that a claim asks for.
         runs: for each policy the largest number of seeds and items that a run was given.
-        left_out: cells of a store that were deselected: they are not missing, but no claim about
-            them is whole.
         data: for suites whose items were replaced, by what.
         identities: for each policy, the code and parameters that were run.
         place: where the records lie, for messages.
@@ -62,9 +40,8 @@ class Evidence:
     model: str
     contract: Mapping[str, str | int]
     records: Mapping[tuple[str, Column], Sequence[Record]]
-    plan: Plan | None = None
+    plan: Plan | ReplayPlan | None = None
     runs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    left_out: AbstractSet[tuple[str, Column]] = frozenset()
     data: Mapping[str, str] = field(default_factory=dict)
     identities: Mapping[str, object] = field(default_factory=dict)
     place: str = ""
@@ -75,8 +52,7 @@ class Evidence:
         cls,
         stored: Iterable[Stored],
         *,
-        plan: Plan | None = None,
-        left_out: AbstractSet[tuple[str, Column]] = frozenset(),
+        plan: Plan | ReplayPlan | None = None,
         place: str = "",
         options: Mapping[str, str] | None = None,
     ) -> Self:
@@ -104,8 +80,7 @@ class Evidence:
                 key: [found[item] for item in sorted(found)] for key, found in by_cell.items()
             },
             plan=plan,
-            runs=_runs(headers.values()),
-            left_out=left_out,
+            runs=runs_of(headers.values()),
             data=settings["data"],
             identities=_identities(headers.values()),
             place=place,
@@ -125,12 +100,12 @@ class Evidence:
         if self.plan is not None:
             return self.plan.of(suite, column), self.plan.items
         seeds, items = self.drawn(column.policy)
-        return () if (suite, column) in self.left_out else range(seeds), items
+        return range(seeds), items
 
     def drawn(self, policy: str) -> tuple[int, int]:
         """How many seeds and items the runs of a policy were given; 0 where there was none."""
         if self.plan is not None:
-            return self.plan.drawn, self.plan.items
+            return self.plan.drawn_for(policy), self.plan.items
         return self.runs.get(policy, (0, 0))
 
     def values(self, suite: str, column: Column, metric: str, unit: Unit) -> dict[str, float] | str:
@@ -173,7 +148,8 @@ def _identities(headers: Iterable[Header]) -> dict[str, object]:
     }
 
 
-def _runs(headers: Iterable[Header]) -> dict[str, tuple[int, int]]:
+def runs_of(headers: Iterable[Header]) -> dict[str, tuple[int, int]]:
+    """For each policy the largest number of seeds and items that a run was given."""
     runs: dict[str, tuple[int, int]] = {}
     for header in headers:
         seeds, items = header.settings["seeds"], header.settings["items"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvharness.claims.judgement import Judgement
 from kvharness.claims.part import ALPHA, judge_part, missing, needed_cells
+from kvharness.claims.plan import Plan
 from kvharness.inference.multiple import holm
 from kvharness.inference.region import Verdict
 
@@ -98,7 +99,7 @@ def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str
     if gone:
         return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed"
     unseen = [str(spec) for spec in claim.policies if spec.slug not in evidence.policies]
-    if unseen and evidence.plan is not None:
+    if unseen and isinstance(evidence.plan, Plan):
         return f"no cells of {' and '.join(unseen)} were selected"
     if unseen:
         return f"there are no records of {' and '.join(unseen)}"
@@ -116,9 +117,10 @@ def _restricted(planned: Sequence[Comparison], whole: Sequence[Comparison]) -> s
 def _fewer_seeds(cells: Iterable[tuple[str, Column]], evidence: Evidence) -> str:
     if evidence.plan is None:
         return ""
-    least = min(len(evidence.plan.of(suite, column)) for suite, column in cells)
-    drawn = evidence.plan.drawn
-    return f"only {least} of {drawn} seeds were selected" if least < drawn else ""
+    plan = evidence.plan
+    counts = [(len(plan.of(suite, each)), plan.drawn_for(each.policy)) for suite, each in cells]
+    fewer = [(least, drawn) for least, drawn in counts if least < drawn]
+    return "only {} of {} seeds were selected".format(*min(fewer)) if fewer else ""
 
 
 def _corrected(drafts: list[_Draft]) -> list[_Draft]:

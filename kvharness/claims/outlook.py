@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from kvharness.claims.claim import Claim, Comparison
-    from kvharness.claims.evidence import Evidence, Plan
+    from kvharness.claims.evidence import Evidence
+    from kvharness.claims.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvharness.claims.claim import Column
-from kvharness.claims.evidence import Plan
+from kvharness.claims.plan import Plan
 from kvharness.contract import budget_of, retention_from_text
 
 if TYPE_CHECKING:
@@ -52,21 +52,22 @@ def halved(claims: Iterable[Claim], chosen: Iterable[Claim]) -> frozenset[str]:
 
 
 def needs(
-    claims: Iterable[Claim], *, installed: Iterable[str], contract: Contract, widen: bool
+    claims: Iterable[Claim], *, installed: Iterable[str] | None, contract: Contract, widen: bool
 ) -> Needs:
     """What claims need; nothing for claims of policies that are not installed.
 
     Args:
         claims: the selected ones.
-        installed: names of installed policies.
+        installed: names of installed policies; None where a store has what it has.
         contract: of the run; a retention whose budget cannot hold its sinks is not added.
         widen: whether to add retentions: not where the user named some.
     """
-    known, specs = set(installed), {}
+    known, specs = None if installed is None else set(installed), {}
     extra: dict[str, set[Fraction]] = defaultdict(set)
     for claim in claims:
         pair = claim.policies
-        if not known.issuperset(name for spec in pair for name in spec.names):
+        names = {name for spec in pair for name in spec.names}
+        if known is not None and not names <= known:
             continue
         specs.update({spec.slug: spec for spec in pair})
         for column in columns(claim) if widen else ():

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kvharness.claims.claim import Column, Unit
-from kvharness.claims.evidence import Evidence, Plan
+from kvharness.claims.evidence import Evidence
+from kvharness.claims.plan import Plan, ReplayPlan
 from kvharness.store import Stored
 from tests.claims.conftest import CONTRACT, Made, spread
 
@@ -78,9 +79,12 @@ def test_a_store_should_have_every_cell_of_the_policies_that_were_run() -> None:
 
 
 def test_what_was_deselected_is_not_missing() -> None:
-    evidence = Made().run("snapkv", "0.25").evidence(left_out={("qa", SNAPKV)})
-    assert evidence.cells("qa", SNAPKV) is None
+    chosen = {("qa", SNAPKV): [3]}
+    plan = ReplayPlan(items=12, drawn={"snapkv": 5}, chosen=chosen)
+    evidence = Made().run("snapkv", "0.25").evidence(plan=plan)
+    assert evidence.cells("qa", SNAPKV) == (1, 1)
     assert evidence.cells("needle", SNAPKV) == (0, 5)
+    assert evidence.cells("qa", Column("h2o", "0.25")) is None
 
 
 def test_a_header_that_promises_millions_of_seeds_costs_nothing() -> None:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kvharness.claims.evidence import Plan
 from kvharness.claims.judge import judge
 from kvharness.claims.judgement import Outcome
+from kvharness.claims.plan import Plan, ReplayPlan
 from kvharness.claims.planning import columns
 from kvharness.inference.region import Kind, Verdict
 from tests.claims.conftest import UNITS, Made, claim, pair, spread
@@ -295,7 +295,10 @@ def test_why_a_claim_was_not_evaluated(
 ) -> None:
     mine = claim(**changes, expect={"tiny": SUPPORTED})
     selected = pair(0.0).evidence(plan=planned(claim()))
-    deselected = pair(0.0).evidence(left_out={("needle", column) for column in columns(claim())})
+    places = [("needle", column) for column in columns(claim())]
+    runs = {"snapkv": 5, "random": 5}
+    plan = ReplayPlan(items=12, drawn=runs, chosen=dict.fromkeys(places, ()))
+    deselected = pair(0.0).evidence(plan=plan)
     for evidence, reason in ((selected, session), (deselected, store)):
         (found,) = judge([mine], evidence, installed=installed)
         assert found.verdict is Verdict.NOT_EVALUATED

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kvharness.claims.claim import Column, Unit
-from kvharness.claims.evidence import Plan
 from kvharness.claims.outlook import lines, outlooks
+from kvharness.claims.plan import Plan
 from kvharness.claims.planning import columns
 from kvharness.inference.power import smallest_detectable
 from kvharness.inference.region import Kind

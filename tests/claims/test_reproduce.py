@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvharness.claims import discovery, reproduce
-from kvharness.claims.evidence import Plan
+from kvharness.claims.plan import Plan
 from kvharness.claims.reproduce import judging, measuring
 from kvharness.packing import PACKED
 from tests.claims.conftest import CONTRACT, Made

@@ -416,7 +416,35 @@ def test_a_replay_is_judged(recorded: Recorded, options: tuple[str, ...]) -> Non
 def test_what_a_replay_deselects_never_gates(recorded: Recorded) -> None:
     run = replayed(recorded, "-ks1", claims=claim("mine", "refuted"))
     assert run.result.ret == 0
-    assert re.search("not evaluated: the cells .* not selected: .*mine", run.text.replace("\n", ""))
+    assert "no expectation applies: only 1 of 2 seeds were selected: mine" in run.text
+    assert re.search(r"^mine .*, n=10$", run.text, re.MULTILINE)
+
+
+def test_tables_verdicts_and_job_summary_are_of_the_same_records(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = recorded.lab.folder / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    run = replayed(recorded, "--kv-seeds=1", "--policy=snapkv", claims=claim("mine", "supported"))
+    assert "intervals over 10 items" in run.text
+    assert re.search(r"^mine .*, n=10$", run.text, re.MULTILINE)
+    assert "interval over 10 items" in summary.read_text()
+    # Its claims compare with random, as in a run with these options.
+    assert re.search("^random ", run.text, re.MULTILINE)
+    assert "only 1 of 2 seeds" not in run.text
+
+
+def test_a_strict_replay_fails_where_every_cell_lacks_the_same_items(recorded: Recorded) -> None:
+    folder = recorded.lab.folder / "short"
+    folder.mkdir()
+    for file in (recorded.lab.folder / "store").glob("*.jsonl"):
+        lines = file.read_text().splitlines(keepends=True)
+        kept = (line for line in lines if '"item": "needle-s0-09"' not in line)
+        (folder / file.name).write_text("".join(kept))
+    run = replayed(recorded, "--kv-replay=short", claims=claim("mine", "supported"))
+    assert run.result.ret == 1
+    assert "9 of 10 items have a record" in run.text
+    assert re.search(r"^mine +inconclusive +supported \(!\) ", run.text, re.MULTILINE)
 
 
 def test_a_replay_of_a_store_that_lost_records_is_not_green(

@@ -73,6 +73,13 @@ def test_suites_without_records_are_not_there(copied: Lab) -> None:
     result.assert_outcomes(passed=16, deselected=result.parseoutcomes()["deselected"])
 
 
+def test_what_cannot_be_read_is_told(copied: Lab) -> None:
+    (copied.folder / "kept" / "junk.jsonl.xz").write_bytes(b"junk")
+    result = replay(copied)
+    result.assert_outcomes(passed=16)
+    result.stdout.fnmatch_lines(["kvharness: *kept: 'junk.jsonl.xz': damaged or not an xz file*"])
+
+
 @pytest.mark.parametrize("store", ["missing", "empty"])
 def test_nothing_to_replay_is_a_usage_error(lab: Lab, store: str) -> None:
     (lab.folder / "empty").mkdir()
