@@ -59,6 +59,7 @@ class Gate:
             there = list(all_claims(settings.claims_files))
         found = selected(there, slugs or None)
         known = frozenset(installed)
+        needed = None if settings.replay else known
         return cls(
             mode=settings.claims,
             claims=tuple(found),
@@ -68,8 +69,8 @@ class Gate:
                 contract=settings.contract,
                 widen=not settings.retentions_given,
             ),
-            installed=None if settings.replay else known,
-            halved=halved(there, found),
+            installed=needed,
+            halved=halved(there, found, installed=needed),
         )
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:
