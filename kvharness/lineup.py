@@ -55,9 +55,15 @@ class Lineup:
     def load(self) -> None:
         """Import what has not been tried yet."""
         for spec in self.specs:
-            if spec.slug in self.policies or str(spec) in self.broken:
-                continue
-            try:
+            if spec.slug not in self.policies and str(spec) not in self.broken:
+                self._load(spec)
+
+    def _load(self, spec: PolicySpec) -> None:
+        from kvharness.ambient import kept  # noqa: PLC0415 - torch
+
+        try:
+            # A package may set torch's default dtype where it is imported.
+            with kept():
                 self.policies[spec.slug] = registry.load(spec, self.known)
-            except PolicyProblem as problem:
-                self.broken[str(spec)] = problem
+        except PolicyProblem as problem:
+            self.broken[str(spec)] = problem

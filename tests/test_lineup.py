@@ -4,6 +4,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from kvharness.errors import UsageProblem
 from kvharness.lineup import Lineup
@@ -11,6 +12,8 @@ from kvharness.registry import GROUP, Installed
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvharness.registry import LoadedPolicy
 
 
@@ -53,3 +56,20 @@ def test_a_policy_is_loaded_once() -> None:
     before: dict[str, LoadedPolicy] = dict(lineup.policies)
     lineup.load()
     assert all(lineup.policies[slug] is policy for slug, policy in before.items())
+
+
+def test_what_a_package_sets_where_it_is_imported_reaches_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "sets_dtype.py").write_text(
+        "import torch\n"
+        "torch.set_default_dtype(torch.float64)\n"
+        "def score(view):\n"
+        "    return view.keys.sum(dim=-1)\n"
+    )
+    known = {"sets": installed("sets", "sets_dtype:score")}
+    lineup = Lineup([PolicySpec(name="sets")], known)
+    lineup.load()
+    assert lineup.slugs == ["sets"]
+    assert torch.get_default_dtype() is torch.float32

@@ -62,3 +62,11 @@ def test_a_test_may_ask_more_of_its_cell(lab: Lab) -> None:
     result = lab.run("test_mine.py", "--kv-seeds=1")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["E*assert ?1.0, 1.0? == ?0.25, 0.25?"])
+
+
+def test_an_interrupt_inside_a_policy_ends_the_run_with_its_name(lab: Lab) -> None:
+    source = "def score(view):\n    raise KeyboardInterrupt\n"
+    lab.install("stops-kv", {"stops": "stops_kv:score"}, stops_kv=source)
+    result = lab.run("--policy=stops", "--kv-seeds=1")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["!* KeyboardInterrupt: policy 'stops' was running *py:2) !*"])

@@ -102,7 +102,7 @@ COMPLAINTS = {
     "budgets": r": budgets add up to 401, expected 100 x 2 x 2 = 400",
     "sinks": r"\(layer 0\): select evicted protected tokens \[0, 1, 2, 3",
     "raises": r": LookupError: no luck \(\w+\.py:\d+\)$",
-    "unready": r": prepare failed with FileNotFoundError: no checkpoint$",
+    "unready": r": prepare failed with FileNotFoundError: no checkpoint \(\w+\.py:\d+\)$",
     "unfinished": r": NotImplementedError: Unfinished must implement score\(view\)$",
 }
 CLASSES = {name: f"strange_kv:{name.title().replace('-', '')}" for name in COMPLAINTS}
