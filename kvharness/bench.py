@@ -134,11 +134,11 @@ class Bench:
         """Refuse a run that cannot work before it starts; a worker reports it cell by cell."""
         if self.is_worker or self.collect_only or self.replay is not None:
             return
-        if not self.cells and self.config.getoption("dist", "no") == "no":
-            return
         with _usage_errors():
-            self._load_policies()
-            self.work.runner.check(self.cells)
+            if self.cells or self.config.getoption("dist", "no") != "no":
+                self._load_policies()
+                self.lineup.check_parameters()
+                self.work.runner.check(self.cells)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness.errors import UsageProblem
+from kvharness.errors import ParameterProblem, UsageProblem
 from kvharness.lineup import Lineup
 from kvharness.registry import GROUP, Installed
 from kvharness.spec import PolicySpec
@@ -56,6 +56,18 @@ def test_a_policy_is_loaded_once() -> None:
     before: dict[str, LoadedPolicy] = dict(lineup.policies)
     lineup.load()
     assert all(lineup.policies[slug] is policy for slug, policy in before.items())
+
+
+def test_parameters_of_what_was_asked_for_are_refused_and_others_fail_by_themselves() -> None:
+    asked = Lineup.of(["snapkv(windw=8)"])
+    asked.load()
+    with pytest.raises(ParameterProblem, match=r"snapkv\(windw=8\).* its parameters are window=32"):
+        asked.check_parameters()
+    needed = Lineup.of(["snapkv"])
+    needed.add([PolicySpec(name="snapkv", parameters=(("windw", 8),))])
+    needed.load()
+    needed.check_parameters()
+    assert list(needed.broken) == ["snapkv(windw=8)"]
 
 
 def test_what_a_package_sets_where_it_is_imported_reaches_no_other(

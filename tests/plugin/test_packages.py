@@ -112,7 +112,6 @@ UNLOADABLE = {
     "broken": r"from broken-kv 0\.3 cannot be loaded: ModuleNotFoundError: No module named 'gone'",
     "absent": r"from strange-kv 1\.5 cannot be loaded: AttributeError: .*'Absent'",
     "thing": r"from strange-kv 1\.5 cannot be loaded: TypeError: 'int' object is not callable",
-    "snapkv(windw=8)": r"from kvharness-policies \S+ cannot be loaded: TypeError: .*'windw'",
 }
 
 

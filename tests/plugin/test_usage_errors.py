@@ -64,6 +64,20 @@ def test_two_policies_with_the_same_test_ids(place: Lab) -> None:
     assert "snapkv(window=8) and snapkv(window='8') have the same test ids" in text
 
 
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("windw=8", "unexpected keyword argument 'windw'"),
+        ("window=abc", "window='abc': expected a number such as 32"),
+        ("window=0", "window=0: expected 1 or more queries"),
+    ],
+)
+def test_parameters_that_a_policy_does_not_take(place: Lab, parameter: str, reason: str) -> None:
+    text = refusal(place, f"--policy=knorm,snapkv({parameter})")
+    assert reason in text
+    assert "its parameters are window=32, kernel=7, pooling='max'" in text
+
+
 @pytest.mark.parametrize("retention", ["", "0", "1.1", "nan"])
 def test_a_retention_outside_its_range(place: Lab, retention: str) -> None:
     text = refusal(place, f"--retention=0.25,{retention}")
