@@ -15,6 +15,7 @@ from kvharness.gate import Gate, status
 from kvharness.judging import Judging
 from kvharness.lineup import Lineup
 from kvharness.parallel import pin_worker
+from kvharness.places import check_places
 from kvharness.plugin import PROPERTY
 from kvharness.replay import Replay
 from kvharness.result import CellResult
@@ -37,7 +38,7 @@ class Bench:
         config: pytest's.
 
     Raises:
-        UsageProblem: an option makes no sense or names a policy that is not installed.
+        KvharnessError: an option makes no sense, or names what is not there.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -46,6 +47,8 @@ class Bench:
         self.replay = (
             Replay.read(self.settings.replay, self.settings) if self.settings.replay else None
         )
+        if self.replay is None:
+            check_places(self.settings)
         self.lineup = Lineup([], {}) if self.replay else Lineup.of(self.settings.policies)
         self.gate = Gate.of(self.settings, self.lineup.known)
         self.lineup.add(self.gate.needs.policies)

@@ -158,6 +158,26 @@ def test_real_data_for_a_suite_that_takes_none(place: Lab) -> None:
     assert "expected SUITE=SOURCE" in refusal(place, "--kv-data=qa")
 
 
+NOWHERE = {
+    "--kv-device=tpu": "--kv-device 'tpu': expected auto, cpu, cuda or cuda:N",
+    "--kv-model=./no/such/folder": "is neither an embedded model",
+    "--kv-model=suites": "suites holds no config.json; expected a directory written by",
+    "--kv-model=~nosuchuserhere/model": "is neither an embedded model",
+    "--kv-data=qa=no-such-file.jsonl": "no-such-file.jsonl: no such file or folder; give a .json",
+    "--kv-data=qa=suites": "suites: no data of a known kind",
+    "--kv-data=qa=~nosuchuserhere/qa.json": "cannot be read",
+    "--kv-haystack=no-such-book.txt": "no-such-book.txt: cannot be read: No such file",
+}
+
+
+@pytest.mark.parametrize("option", NOWHERE)
+def test_what_there_is_not_is_refused_also_where_tests_are_only_listed(
+    place: Lab, option: str
+) -> None:
+    for mode in ((), ("--collect-only",)):
+        assert NOWHERE[option] in refusal(place, option, *mode)
+
+
 def test_a_home_that_there_is_not(place: Lab) -> None:
     assert "no such user" in refusal(place, "--kv-store=~nosuchuserhere/store")
 
