@@ -6,14 +6,12 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from hypothesis import strategies as st
-
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import misdeclared
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
-from kvharness.testing.strategies import MOST_TOKENS, cases
+from kvharness.testing.strategies import cases, lengths
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -66,5 +64,4 @@ def cases_for(policy: Policy, **given: Any) -> SearchStrategy[Case]:
     """Cases of any shape, or of the tiny model's for a policy that prepares for a model."""
     if not overrides(policy, "prepare"):
         return cases(**given)
-    lengths = st.integers(1, MOST_TOKENS)
-    return cases(shape=lengths.map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)
+    return cases(shape=lengths().map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)
