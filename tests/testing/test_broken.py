@@ -59,6 +59,11 @@ BROKEN: list[tuple[Policy, str, str]] = [
         r"protect asks for 0 sinks and \d\.\d+ recents, expected whole numbers",
     ),
     (
+        interface.ProtectsEverything(),
+        "protect_fits",
+        r"protect\(100000, 10000\) asks for 100000 sinks and 0 recents, more than the budget of",
+    ),
+    (
         selection.OneTooMany(),
         "exact_budget",
         r"allocate gave (\d+) entries, expected \d+ x 1 layers x 1 heads = \d+",
