@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kvharness.testing.checks.numerics import check_group_order, check_query_chunks
     from kvharness.testing.checks.purity import (
         check_deterministic,
+        check_global_state,
         check_inputs_unchanged,
         check_no_state,
         check_seed_does_not_matter,
@@ -59,6 +60,7 @@ __getattr__, __dir__ = lazy_names(
         "check_exact_budget": f"{_CHECKS}.selection",
         "check_finite_scores": f"{_CHECKS}.interface",
         "check_full_retention_is_identity": f"{_CHECKS}.engine",
+        "check_global_state": f"{_CHECKS}.purity",
         "check_group_order": f"{_CHECKS}.numerics",
         "check_inputs_unchanged": f"{_CHECKS}.purity",
         "check_kept_positions": f"{_CHECKS}.selection",
@@ -93,6 +95,7 @@ __all__ = [
     "check_exact_budget",
     "check_finite_scores",
     "check_full_retention_is_identity",
+    "check_global_state",
     "check_group_order",
     "check_inputs_unchanged",
     "check_kept_positions",
