@@ -5,27 +5,31 @@ The public names load on first use, so that importing the pytest plugin costs no
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from kvharness.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kvharness.contract import Protection
     from kvharness.policy import Capabilities, Needs, Policy, Positions, View, as_policy
     from kvharness.trace import Trace, causal_attention, group_mean, window_attention
 
-_HOME = {
-    "Capabilities": "kvharness.policy",
-    "Needs": "kvharness.policy",
-    "Policy": "kvharness.policy",
-    "Positions": "kvharness.policy",
-    "Protection": "kvharness.contract",
-    "Trace": "kvharness.trace",
-    "View": "kvharness.policy",
-    "as_policy": "kvharness.policy",
-    "causal_attention": "kvharness.trace",
-    "group_mean": "kvharness.trace",
-    "window_attention": "kvharness.trace",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Capabilities": "kvharness.policy",
+        "Needs": "kvharness.policy",
+        "Policy": "kvharness.policy",
+        "Positions": "kvharness.policy",
+        "Protection": "kvharness.contract",
+        "Trace": "kvharness.trace",
+        "View": "kvharness.policy",
+        "as_policy": "kvharness.policy",
+        "causal_attention": "kvharness.trace",
+        "group_mean": "kvharness.trace",
+        "window_attention": "kvharness.trace",
+    },
+)
 
 __all__ = [
     "Capabilities",
@@ -40,16 +44,3 @@ __all__ = [
     "group_mean",
     "window_attention",
 ]
-
-
-def __getattr__(name: str) -> object:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'kvharness' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -16,6 +16,7 @@ from kvharness.judging import Judging
 from kvharness.lineup import Lineup
 from kvharness.parallel import pin_worker
 from kvharness.plugin import PROPERTY
+from kvharness.presence import check_presence
 from kvharness.replay import Replay
 from kvharness.result import CellResult
 from kvharness.screen import Screen, tables
@@ -37,13 +38,15 @@ class Bench:
         config: pytest's.
 
     Raises:
-        UsageProblem: an option makes no sense or names a policy that is not installed.
+        KvharnessError: an option makes no sense, or names what is not there.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings = Settings.of(config)
         directory = self.settings.replay
+        if directory is None:
+            check_presence(self.settings)
         self.lineup = Lineup([], {}) if directory else Lineup.of(self.settings.policies)
         self.gate = Gate.of(self.settings, None if directory else self.lineup.known)
         self.replay: Replay | None = None
@@ -139,11 +142,11 @@ class Bench:
         """Refuse a run that cannot work before it starts; a worker reports it cell by cell."""
         if self.is_worker or self.collect_only or self.replay is not None:
             return
-        if not self.cells and self.config.getoption("dist", "no") == "no":
-            return
         with _usage_errors():
-            self._load_policies()
-            self.work.runner.check(self.cells)
+            if self.cells or self.config.getoption("dist", "no") != "no":
+                self._load_policies()
+                self.lineup.check_parameters()
+                self.work.runner.check(self.cells)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:

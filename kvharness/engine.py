@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from kvharness.batch import Request, answer_each, score_in_full
 from kvharness.blackbox import BlackBox
+from kvharness.blame import blamed
 from kvharness.cache import Kept, Prefilled
 from kvharness.contract import Anchor, QuestionMode
 from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
@@ -256,27 +254,39 @@ class _Selector:
             return _Choice(task=task, kept=self._everything, seconds=0.0)
         budget = cell.budget(self._trace.tokens, self._setup.contract)
         protection = self._setup.contract.protection.fit(budget)
-        doing = f"policy {cell.policy!r} on {self._item.name}"
-        with _named(cell.policy), self._setup.box.during(doing), torch.no_grad():
-            scores, scoring = self._score(task)
+        with self._stranger(cell.policy):
+            scores, scoring = self._scores.get(cell.policy) or self._score(task)
             start = clock()
             mask = select_entries(policy, scores, budget, protection, cell.policy)
+            selecting = clock() - start
+        # Only now: what it did wrong while scoring is of every retention.
+        self._scores[cell.policy] = (scores, scoring)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
-        return _Choice(task=task, kept=kept, seconds=scoring + clock() - start)
+        return _Choice(task=task, kept=kept, seconds=scoring + selecting)
 
     def _score(self, task: Task) -> tuple[torch.Tensor, float]:
         slug, clock = task.policy.slug, self._setup.runtime.clock
-        if slug not in self._scores:
-            start = clock()
-            words = (str(task.cell.seed), self._item.digest, slug)
-            view = self._trace.for_policy(task.policy.policy.needs, words)
-            before = self._watch(self._trace)
-            scores = score_tokens(task.policy.policy, view, name=slug)
-            if self._watch(self._trace) != before:
-                raise TamperedError(slug)
-            self._scores[slug] = (scores, clock() - start)
-        return self._scores[slug]
+        start = clock()
+        words = (str(task.cell.seed), self._item.digest, slug)
+        view = self._trace.for_policy(task.policy.policy.needs, words)
+        scores = score_tokens(task.policy.policy, view, name=slug)
+        return scores, clock() - start
+
+    @contextmanager
+    def _stranger(self, name: str) -> Iterator[None]:
+        """Run the code of a policy, which must leave the tensors that all share alone."""
+        doing, problem = f"policy {name!r} on {self._item.name}", None
+        before = self._watch(self._trace)
+        try:
+            with blamed(name), self._setup.box.during(doing), torch.no_grad():
+                yield
+        except KvharnessError as error:
+            problem = error
+        if self._watch(self._trace) != before:
+            raise TamperedError(name)
+        if problem is not None:
+            raise problem
 
 
 def _shared(trace: Trace) -> Iterator[torch.Tensor]:
@@ -299,33 +309,6 @@ def _contents(trace: Trace) -> list[int]:
     return [
         int(tensor.detach().view(kinds[tensor.element_size()]).sum()) for tensor in _shared(trace)
     ]
-
-
-@contextmanager
-def _named(policy: str) -> Iterator[None]:
-    """Turn whatever a policy raises into a problem that carries its name."""
-    try:
-        yield
-    except (KvharnessError, TamperedError):
-        raise
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        # Also sys.exit and what test frameworks raise: a stranger's code ends no one else's cells.
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PolicyProblem(policy, f"{reason}{_place(error)}") from error
-
-
-#: Ending in a separator: an author's package may well be called kvharness_mine.
-_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, torch.__file__))
-
-
-def _place(error: BaseException) -> str:
-    """Where in the policy's own code it happened: `` (mine.py:12)``."""
-    frames = reversed(traceback.extract_tb(error.__traceback__))
-    own = (frame for frame in frames if not frame.filename.startswith(_LIBRARIES))
-    frame = next(own, None)
-    return f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""
 
 
 def _check_positions(kept: Kept, runtime: Runtime, name: str) -> None:

@@ -33,5 +33,9 @@ class PolicyProblem(KvharnessError):  # noqa: N818
         self.layer = layer
 
 
+class ParameterProblem(PolicyProblem):
+    """A policy was given parameters that it cannot be built with."""
+
+
 class ClaimProblem(KvharnessError):  # noqa: N818
     """A claims file cannot be read or holds what is no claim."""

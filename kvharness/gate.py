@@ -72,7 +72,7 @@ class Gate:
                 widen=not settings.retentions_given,
             ),
             installed=known,
-            halved=halved(there, found),
+            halved=halved(there, found, installed=known),
         )
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:

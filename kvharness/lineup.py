@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvharness import registry
 from kvharness.contract import Anchor
-from kvharness.errors import PolicyProblem
+from kvharness.errors import ParameterProblem, PolicyProblem
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Lineup:
         self.known = known
         self.policies: dict[str, LoadedPolicy] = {}
         self.broken: dict[str, PolicyProblem] = {}
+        self._asked = frozenset(map(str, specs))
 
     @classmethod
     def of(cls, chosen: Sequence[str]) -> Lineup:
@@ -55,9 +56,25 @@ class Lineup:
     def load(self) -> None:
         """Import what has not been tried yet."""
         for spec in self.specs:
-            if spec.slug in self.policies or str(spec) in self.broken:
-                continue
-            try:
+            if spec.slug not in self.policies and str(spec) not in self.broken:
+                self._load(spec)
+
+    def _load(self, spec: PolicySpec) -> None:
+        from kvharness.ambient import kept  # noqa: PLC0415 - torch
+
+        try:
+            # A package may set torch's default dtype where it is imported.
+            with kept():
                 self.policies[spec.slug] = registry.load(spec, self.known)
-            except PolicyProblem as problem:
-                self.broken[str(spec)] = problem
+        except PolicyProblem as problem:
+            self.broken[str(spec)] = problem
+
+    def check_parameters(self) -> None:
+        """Refuse parameters that a policy does not take; those in claims fail by themselves.
+
+        Raises:
+            ParameterProblem: of the first loaded policy that was asked for.
+        """
+        for name, problem in self.broken.items():
+            if name in self._asked and isinstance(problem, ParameterProblem):
+                raise problem

@@ -7,8 +7,10 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transformers import PreTrainedTokenizerBase
+
+
+#: As the Hub has them; a path with more parts is a path.
+_HUB_ID = re.compile(r"\w[\w.-]{0,95}(/[\w.-]{1,96})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +116,44 @@ def find_model(name: str, *, say: Callable[[str], None] = print) -> ModelSource:
     """
     if name in EMBEDDED:
         return _embedded(EMBEDDED[name], say)
-    path = Path(name).expanduser()
+    path = local_folder(name)
+    if path is not None:
+        return _local(path, shown=path.resolve().name)
+    path = _from_hub(name)
+    _expect_model(name, path)
+    return _local(path, shown=name)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that ``--kv-model`` names; None where it can only be a Hub id.
+
+    Raises:
+        ModelProblem: it can be neither, or the folder holds no model.
+    """
+    path = Path(name)
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
     if os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
-        return _local(name, path, shown=path.resolve().name)
-    return _local(name, _from_hub(name), shown=name)
+        _expect_model(name, path)
+        return path
+    if _HUB_ID.fullmatch(name):
+        return None
+    raise ModelProblem(_nowhere(name, "there is no such folder"))
+
+
+def _expect_model(name: str, path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ModelProblem(
+            f"--kv-model {name!r}: {path} holds no config.json; expected a directory written by "
+            f"save_pretrained, an embedded model ({', '.join(EMBEDDED)}) or a Hub id"
+        )
+
+
+def _nowhere(name: str, reason: str) -> str:
+    return (
+        f"--kv-model {name[:200]!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor a "
+        f"local path, nor a Hub id that can be fetched: {reason}"
+    )
 
 
 def _embedded(model: EmbeddedModel, say: Callable[[str], None]) -> ModelSource:
@@ -154,12 +194,7 @@ def _convert(weights: Path, path: Path) -> None:
     Path(work).rename(path)
 
 
-def _local(name: str, path: Path, *, shown: str) -> ModelSource:
-    if not (path / "config.json").is_file():
-        raise ModelProblem(
-            f"--kv-model {name!r}: {path} holds no config.json; expected a directory written by "
-            f"save_pretrained, an embedded model ({', '.join(EMBEDDED)}) or a Hub id"
-        )
+def _local(path: Path, *, shown: str) -> ModelSource:
     total = hashlib.sha256()
     wanted = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
     for file in sorted(path.iterdir()):
@@ -179,10 +214,7 @@ def _from_hub(name: str) -> Path:
         )
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelProblem(
-            f"--kv-model {name!r} is neither an embedded model ({', '.join(EMBEDDED)}), nor a "
-            f"local path, nor a Hub id that can be fetched: {reason}"
-        ) from None
+        raise ModelProblem(_nowhere(name, reason)) from None
 
 
 def _file_digest(path: Path) -> str:

@@ -136,7 +136,10 @@ class Policy:
         return torch.full(scores.shape[:2], budget, dtype=torch.int64)
 
     def protect(self, tokens: int, budget: int) -> Protection:
-        """Sinks and recents this policy protects beside the contract's."""
+        """Sinks and recents this policy protects beside the contract's.
+
+        What a budget cannot hold is cut.
+        """
         del tokens, budget
         return Protection(sinks=0, recents=0)
 

@@ -25,24 +25,36 @@ _EXPECTED = (
 
 def read_records(source: str) -> list[tuple[str, Record]]:
     """Every row of a file, a folder or a Hub data set, each with a name for messages."""
-    path = Path(source).expanduser()
-    try:
-        files = _files(path) if path.exists() else None
-    except OSError as error:
-        msg = f"{source}: cannot be read ({error.strerror}); {_EXPECTED}"
-        raise DataProblem(msg) from error
-    match = _HUB_ID.fullmatch(source)
-    if files is not None:
-        records = [record for file in files for record in _read_file(file)]
-    elif match and path.suffix not in _KINDS:
-        records = _read_hub(source, *match.groups())
+    files = local_files(source)
+    if files is None:
+        records = _read_hub(source)
     else:
-        msg = f"{source}: no such file or folder; {_EXPECTED}"
-        raise DataProblem(msg)
+        records = [record for file in files for record in _read_file(file)]
     if not records:
         msg = f"{source}: is empty; expected at least one row; {_EXPECTED}"
         raise DataProblem(msg)
     return records
+
+
+def local_files(source: str) -> list[Path] | None:
+    """The files that a source names; None where it can only be a data set on the Hub.
+
+    Raises:
+        DataProblem: it can be neither, or there is no data in it.
+    """
+    path = Path(source)
+    try:
+        path = path.expanduser()
+        if path.exists():
+            return _files(path)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        msg = f"{source}: cannot be read ({reason}); {_EXPECTED}"
+        raise DataProblem(msg) from error
+    if _HUB_ID.fullmatch(source) and path.suffix not in _KINDS:
+        return None
+    msg = f"{source}: no such file or folder; {_EXPECTED}"
+    raise DataProblem(msg)
 
 
 def _files(path: Path) -> list[Path]:
@@ -98,9 +110,10 @@ def _json(name: str, text: str) -> Any:
         raise DataProblem(msg) from error
 
 
-def _read_hub(
-    source: str, name: str, config: str | None, split: str | None
-) -> list[tuple[str, Record]]:
+def _read_hub(source: str) -> list[tuple[str, Record]]:
+    match = _HUB_ID.fullmatch(source)
+    assert match is not None  # noqa: S101 - as `local_files` found
+    name, config, split = match.groups()
     failure = f"{source}: no such file or folder here, and the Hub's data set cannot be loaded"
     loaded = _load(failure, path=name, name=config or None, split=split)
     if isinstance(loaded, dict):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kvharness.errors import PolicyProblem, UsageProblem
+from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import Capabilities, FunctionPolicy, Needs, Policy, Positions
 from kvharness.source import source_digest
 from kvharness.spec import PolicySpec
@@ -115,15 +115,20 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
     Raises:
         PolicyProblem: the package does not import, or what it offers is no policy; names the
             distribution.
+        ParameterProblem: the policy does not take its parameters; says which there are.
     """
     found = known[spec.name]
     parts = [load(part, known) for part in spec.arguments]
     where = f"from {found.distribution} {found.version}"
+    offered: Any = None
     try:
         offered = found.entry_point.load()
         policy = _build(offered, [part.policy for part in parts], dict(spec.parameters))
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if offered is not None and (parts or spec.parameters):
+            said = f"{where} cannot be built: {reason}; {_takes(offered)}"
+            raise ParameterProblem(str(spec), said) from error
         raise PolicyProblem(str(spec), f"{where} cannot be loaded: {reason}") from error
     if not isinstance(policy, Policy):
         kind = type(policy).__name__
@@ -159,7 +164,27 @@ def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> obj
         return offered
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
+    _expect_numbers(offered, parameters)
     return offered(*parts, **parameters)
+
+
+def _expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
+    """Refuse text for a number: a dataclass takes it, and fails when it first computes."""
+    known = inspect.signature(offered).parameters if parameters else {}
+    for name, value in parameters.items():
+        default = known[name].default if name in known else None
+        if isinstance(default, int | float) and isinstance(value, str):
+            raise TypeError(f"{name}={value!r}: expected a number such as {default}")
+
+
+def _takes(offered: Any) -> str:
+    """Which parameters there are, with their defaults."""
+    try:
+        known = inspect.signature(offered).parameters.values()
+    except (TypeError, ValueError):
+        return "it says of no parameters that it takes them"
+    shown = [str(each.replace(annotation=inspect.Parameter.empty)) for each in known]
+    return f"its parameters are {', '.join(shown)}" if shown else "it takes no parameters"
 
 
 def _is_score(function: Any) -> bool:

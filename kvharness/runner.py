@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kvharness.blackbox import BlackBox
-from kvharness.errors import PolicyProblem
+from kvharness.errors import KvharnessError
 from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
 from kvharness.masks import write_mask
@@ -205,16 +205,17 @@ class Runner:
         self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
     ) -> None:
         """Let each policy load what it needs for this model and seed."""
+        from kvharness.blame import blamed  # noqa: PLC0415 - torch
+
         tasks = {task.cell.name: task for _, tasks in waiting for task in tasks}
         reasons: dict[str, str] = {}
         for slug in {task.policy.slug for task in tasks.values()}:
             doing = f"policy {slug!r}, preparing for seed {group.seed}"
             try:
-                with self._box.during(doing):
+                with self._box.during(doing), blamed(slug, stage="prepare"):
                     self.policies[slug].policy.prepare(self.runtime.model, group.seed)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code
-                message = f"prepare failed with {type(error).__name__}: {error}".splitlines()[0]
-                reasons[slug] = str(PolicyProblem(slug, message))
+            except KvharnessError as problem:
+                reasons[slug] = str(problem)
         for name, task in tasks.items():
             if task.policy.slug in reasons:
                 outcome.failures[name] = reasons[task.policy.slug]

@@ -4,8 +4,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from kvharness.cache import Kept
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
 from kvharness.engine import Failure, Generate, Setup, Task, run_item
-from kvharness.errors import ModelProblem, PolicyProblem, UsageProblem
+from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.item import Item, Question
 from kvharness.record import Record
 from kvharness.registry import LoadedPolicy, installed, load
@@ -329,7 +328,7 @@ class BrokenCompact(Broken):
 BROKEN = [
     (Broken("raises"), "policy 'mine': ZeroDivisionError: division by zero"),
     (Broken("exits"), "policy 'mine': SystemExit: 0"),
-    (Broken("usage"), "it cannot be done"),
+    (Broken("usage"), "policy 'mine': it cannot be done"),
     (
         Broken("shape"),
         "policy 'mine' (layer 1): score returned shape (2, 39), expected (2, 40)",
@@ -356,7 +355,7 @@ def test_a_policy_that_fails_does_not_stop_the_others(
     assert isinstance(failed, Failure)
     assert failed.cell == tasks[1].cell
     if contract is CONTRACT:
-        raised = isinstance(policy, Broken) and policy.how in {"raises", "exits"}
+        raised = isinstance(policy, Broken) and policy.how in {"raises", "exits", "usage"}
         place = r" \(test_engine\.py:\d+\)" if raised else ""
         assert re.fullmatch(re.escape(reason) + place, failed.reason)
     sound = [tasks[0], *tasks[2:]]
@@ -714,10 +713,64 @@ def test_a_policy_that_spoils_shared_tensors_fails_alone(
     assert [one.metrics["nll"] for one in beside] == [one.metrics["nll"] for one in alone]
 
 
-def test_the_code_of_a_package_with_a_similar_name_is_the_authors() -> None:
-    beside = Path(engine.__file__).parent.with_name("kvharness_mine") / "policy.py"
-    code = compile("def score(view): return 1 / 0", str(beside), "exec")
-    space: dict[str, Any] = {}
-    exec(code, space)  # noqa: S102 - a file beside the harness's own, which need not exist
-    with pytest.raises(PolicyProblem, match=r"by zero \(policy\.py:1\)"), engine._named("mine"):
-        space["score"](None)
+def spoil_and_fail(view: View) -> None:
+    spoil_uncounted(view)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("spoil", [spoil_counted, spoil_uncounted, spoil_and_fail])
+def test_a_policy_that_spoils_shared_tensors_while_it_selects_fails_alone(
+    spoil: Callable[[View], None], runtime: Runtime, item: Item
+) -> None:
+    class SpoilsLater(Careless):
+        views: ClassVar[list[View]] = []
+
+        def score(self, view: View) -> Tensor:
+            self.views.append(view)
+            return super().score(view)
+
+        def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+            spoil(self.views[-1])
+            return super().select(scores, budgets, protected)
+
+    tasks = [named("snapkv"), scripted(SpoilsLater()), named("knorm"), named("full")]
+    first, failed, *others = run_item(make_setup(runtime), item, tasks)
+    assert isinstance(failed, Failure)
+    assert "policy 'mine': it changed the tensors of its view in place" in failed.reason
+    alone = records_of(run_item(make_setup(runtime), item, [tasks[0], *tasks[2:]]))
+    for one, other in zip((first, *others), alone, strict=True):
+        assert isinstance(one, Record)
+        assert one.mask_digest == other.mask_digest
+        assert one.metrics["nll"] == other.metrics["nll"]
+
+
+def test_a_policy_that_changes_torch_for_all_fails_alone_and_at_every_retention(
+    runtime: Runtime, item: Item
+) -> None:
+    class Doubles(Careless):
+        def score(self, view: View) -> Tensor:
+            score = super().score(view)
+            if view.layer == 1:
+                torch.set_default_dtype(torch.float64)
+            return score
+
+    class Plain(Policy):
+        def score(self, view: View) -> Tensor:
+            return torch.zeros(view.kv_heads, view.tokens)
+
+    tasks = [scripted(Doubles(), retention=retention) for retention in (QUARTER, HALF)]
+    results = list(run_item(make_setup(runtime), item, [*tasks, scripted(Plain(), "plain")]))
+    for failed in results[:2]:
+        assert isinstance(failed, Failure)
+        assert "policy 'mine': it changed the default dtype from torch.float32" in failed.reason
+    assert isinstance(results[2], Record), "zeros of the default dtype are float32 again"
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_an_interrupt_names_the_policy_that_was_running(runtime: Runtime, item: Item) -> None:
+    class Interrupts(Careless):
+        def score(self, view: View) -> Tensor:
+            raise KeyboardInterrupt(view.layer)
+
+    with pytest.raises(KeyboardInterrupt, match=r"policy 'mine' was running \(test_engine.py:\d+"):
+        list(run_item(make_setup(runtime), item, [named("snapkv"), scripted(Interrupts())]))

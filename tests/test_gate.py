@@ -78,6 +78,31 @@ def test_what_claims_need_is_added_to_what_was_asked_for() -> None:
     assert named.retentions("random", [Fraction(1, 2)]) == [Fraction(1, 2)]
 
 
+FAMILY = """
+[[claim]]
+id = "{0}-better"
+kind = "better"
+policy = "{0}"
+baseline = "random"
+suites = ["qa"]
+retention = ["0.25"]
+metric = "nll"
+family = "mine"
+"""
+
+
+@pytest.mark.parametrize(("other", "expected"), [("random2", set()), ("h2o", {"mine"})])
+def test_only_claims_of_installed_policies_are_missed_from_a_family(
+    tmp_path: Path, other: str, expected: set[str]
+) -> None:
+    file = tmp_path / "claims.toml"
+    file.write_text(FAMILY.format("snapkv") + FAMILY.format(other))
+    raw = {"policy": ["snapkv"], "kv_claims_file": [str(file)]}
+    assert Gate.of(settings(raw), (*KNOWN, "h2o")).halved - {"chance"} == expected
+    replayed = Gate.of(settings({**raw, "kv_replay": str(tmp_path)}), None)
+    assert "mine" in replayed.halved, "nothing is run, so a store may well have its records"
+
+
 def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:
     found = Gate.of(settings({"policy": ["snapkv"], "kv_replay": str(tmp_path)}), None)
     assert [each.id for each in found.claims] == ["snapkv-better-than-random"]

@@ -4,13 +4,16 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
-from kvharness.errors import UsageProblem
+from kvharness.errors import ParameterProblem, UsageProblem
 from kvharness.lineup import Lineup
 from kvharness.registry import GROUP, Installed
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kvharness.registry import LoadedPolicy
 
 
@@ -53,3 +56,32 @@ def test_a_policy_is_loaded_once() -> None:
     before: dict[str, LoadedPolicy] = dict(lineup.policies)
     lineup.load()
     assert all(lineup.policies[slug] is policy for slug, policy in before.items())
+
+
+def test_parameters_of_what_was_asked_for_are_refused_and_others_fail_by_themselves() -> None:
+    asked = Lineup.of(["snapkv(windw=8)"])
+    asked.load()
+    with pytest.raises(ParameterProblem, match=r"snapkv\(windw=8\).* its parameters are window=32"):
+        asked.check_parameters()
+    needed = Lineup.of(["snapkv"])
+    needed.add([PolicySpec(name="snapkv", parameters=(("windw", 8),))])
+    needed.load()
+    needed.check_parameters()
+    assert list(needed.broken) == ["snapkv(windw=8)"]
+
+
+def test_what_a_package_sets_where_it_is_imported_reaches_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "sets_dtype.py").write_text(
+        "import torch\n"
+        "torch.set_default_dtype(torch.float64)\n"
+        "def score(view):\n"
+        "    return view.keys.sum(dim=-1)\n"
+    )
+    known = {"sets": installed("sets", "sets_dtype:score")}
+    lineup = Lineup([PolicySpec(name="sets")], known)
+    lineup.load()
+    assert lineup.slugs == ["sets"]
+    assert torch.get_default_dtype() is torch.float32

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from importlib.metadata import EntryPoint, PathDistribution
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvharness import registry
-from kvharness.errors import PolicyProblem, UsageProblem
+from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import GROUP, Installed, installed, load, require, resolve
 from kvharness.source import source_digest
@@ -248,10 +249,7 @@ def test_a_score_function_stays_itself(known: dict[str, Installed]) -> None:
         ("raises", "cannot be loaded: RuntimeError: first line"),
         ("number", "cannot be loaded: TypeError: 'int' object is not callable"),
         ("nothing", "is a NoneType, expected a kvharness.Policy or a score function"),
-        ("instance(window=3)", "cannot be loaded: TypeError: it takes no parameters"),
-        ("plain(windw=3)", "cannot be loaded: TypeError"),
         ("wrapper", "cannot be loaded: TypeError"),
-        ("score(window=3)", "cannot be loaded: TypeError"),
     ],
 )
 def test_what_does_not_load_names_its_distribution(
@@ -295,6 +293,30 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
     source_digest.cache_clear()
     after = [load(spec(text), known).source for text in texts]
     assert not set(before) & set(after)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "plain(windw=3)",
+            r"TypeError: .*'windw'; its parameters are window=32, pooling='max'$",
+        ),
+        ("plain(window=abc)", r"TypeError: window='abc': expected a number such as 32; its param"),
+        ("wrapper(plain, floor=low)", "TypeError: floor='low': expected a number such as 0.2; its"),
+        ("plain(plain, plain, plain)", "TypeError: .* positional .*; its parameters are window=32"),
+        ("instance(window=3)", "TypeError: it takes no parameters; "),
+        ("score(window=3)", "TypeError: .*; its parameters are view$"),
+    ],
+)
+def test_parameters_that_there_are_not_are_answered_with_those_that_there_are(
+    known: dict[str, Installed], text: str, reason: str
+) -> None:
+    with pytest.raises(ParameterProblem) as caught:
+        load(spec(text), known)
+    message = str(caught.value)
+    assert message.startswith(f"policy {str(spec(text))!r}: from mine-kv 1.5 cannot be built: ")
+    assert re.search(reason, message), message
 
 
 def test_the_group_of_the_entry_points_is_public() -> None:

@@ -54,13 +54,12 @@ def _check_controls(claims: Sequence[Claim]) -> None:
 
 
 def suites_folder() -> Path:
-    """The suites lie in the package in a wheel, and beside it in a checkout."""
-    inside = PACKAGE / "suites"
-    return inside if (inside / _FILE).is_file() else PACKAGE.parent / "suites"
+    """The suites lie in the package in a wheel; in a checkout that is a link to their folder."""
+    return (PACKAGE / "suites").resolve()
 
 
 def _own() -> list[Path]:
-    return [path] if (path := (suites_folder() / _FILE).resolve()).is_file() else []
+    return [path] if (path := suites_folder() / _FILE).is_file() else []
 
 
 def _registered() -> list[Path]:

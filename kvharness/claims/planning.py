@@ -12,6 +12,7 @@ from kvharness.contract import budget_of, retention_from_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from fractions import Fraction
 
     from kvharness.cell import Cell, Group
@@ -44,11 +45,26 @@ def selected(claims: Iterable[Claim], slugs: Iterable[str] | None) -> list[Claim
     return [claim for claim in claims if claim.id in chosen | controls]
 
 
-def halved(claims: Iterable[Claim], chosen: Iterable[Claim]) -> frozenset[str]:
-    """Families of which some claims were chosen and others not."""
+def halved(
+    claims: Iterable[Claim], chosen: Iterable[Claim], *, installed: Iterable[str] | None
+) -> frozenset[str]:
+    """Families of which some claims were chosen and others not.
+
+    A claim about policies that are not installed is judged in no run, so it is corrected for in
+    none. ``installed`` is None where nothing is run, so that none is needed.
+    """
+    known = None if installed is None else set(installed)
     inside = {claim.id: claim.family for claim in chosen}
-    outside = {claim.family for claim in claims if claim.id not in inside}
+    outside = {
+        claim.family
+        for claim in claims
+        if claim.id not in inside and (known is None or _can_run(claim, known))
+    }
     return frozenset(family for family in inside.values() if family and family in outside)
+
+
+def _can_run(claim: Claim, installed: AbstractSet[str]) -> bool:
+    return {name for spec in claim.policies for name in spec.names} <= installed
 
 
 def needs(
@@ -65,11 +81,9 @@ def needs(
     known, specs = None if installed is None else set(installed), {}
     extra: dict[str, set[Fraction]] = defaultdict(set)
     for claim in claims:
-        pair = claim.policies
-        names = {name for spec in pair for name in spec.names}
-        if known is not None and not names <= known:
+        if known is not None and not _can_run(claim, known):
             continue
-        specs.update({spec.slug: spec for spec in pair})
+        specs.update({spec.slug: spec for spec in claim.policies})
         for column in columns(claim) if widen else ():
             retention = retention_from_text(column.retention) if column.retention else None
             if retention is not None and _fits(retention, contract):

@@ -6,8 +6,9 @@ load on first use: importing them costs torch and Hypothesis.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from kvharness.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kvharness.testing import strategies
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kvharness.testing.checks.numerics import check_group_order, check_query_chunks
     from kvharness.testing.checks.purity import (
         check_deterministic,
+        check_global_state,
         check_inputs_unchanged,
         check_no_state,
         check_seed_does_not_matter,
@@ -44,37 +46,42 @@ if TYPE_CHECKING:
     from kvharness.testing.parametrize import parametrize_with_checks
 
 _CHECKS = "kvharness.testing.checks"
-_HOME = {
-    "CHECKS": "kvharness.testing.catalogue",
-    "Check": "kvharness.testing.catalogue",
-    "Mistake": "kvharness.testing.mistake",
-    "SessionMachine": "kvharness.testing.machine",
-    "VERSION": "kvharness.testing.catalogue",
-    "check_cells_independent": f"{_CHECKS}.engine",
-    "check_deterministic": f"{_CHECKS}.purity",
-    "check_dtype_and_device": f"{_CHECKS}.interface",
-    "check_exact_budget": f"{_CHECKS}.selection",
-    "check_finite_scores": f"{_CHECKS}.interface",
-    "check_full_retention_is_identity": f"{_CHECKS}.engine",
-    "check_group_order": f"{_CHECKS}.numerics",
-    "check_inputs_unchanged": f"{_CHECKS}.purity",
-    "check_kept_positions": f"{_CHECKS}.selection",
-    "check_masked_equals_evicted": f"{_CHECKS}.engine",
-    "check_nested_budgets": f"{_CHECKS}.selection",
-    "check_no_state": f"{_CHECKS}.purity",
-    "check_protect_fits": f"{_CHECKS}.interface",
-    "check_protected_kept": f"{_CHECKS}.selection",
-    "check_query_chunks": f"{_CHECKS}.numerics",
-    "check_scores_fit": f"{_CHECKS}.interface",
-    "check_seed_does_not_matter": f"{_CHECKS}.purity",
-    "check_seed_matters": f"{_CHECKS}.purity",
-    "check_sees_only_its_needs": f"{_CHECKS}.purity",
-    "check_survives_repeated_compression": f"{_CHECKS}.repeated",
-    "checks_for": "kvharness.testing.catalogue",
-    "left_out": "kvharness.testing.catalogue",
-    "parametrize_with_checks": "kvharness.testing.parametrize",
-    "run_session_machine": "kvharness.testing.machine",
-}
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CHECKS": "kvharness.testing.catalogue",
+        "Check": "kvharness.testing.catalogue",
+        "Mistake": "kvharness.testing.mistake",
+        "SessionMachine": "kvharness.testing.machine",
+        "VERSION": "kvharness.testing.catalogue",
+        "check_cells_independent": f"{_CHECKS}.engine",
+        "check_deterministic": f"{_CHECKS}.purity",
+        "check_dtype_and_device": f"{_CHECKS}.interface",
+        "check_exact_budget": f"{_CHECKS}.selection",
+        "check_finite_scores": f"{_CHECKS}.interface",
+        "check_full_retention_is_identity": f"{_CHECKS}.engine",
+        "check_global_state": f"{_CHECKS}.purity",
+        "check_group_order": f"{_CHECKS}.numerics",
+        "check_inputs_unchanged": f"{_CHECKS}.purity",
+        "check_kept_positions": f"{_CHECKS}.selection",
+        "check_masked_equals_evicted": f"{_CHECKS}.engine",
+        "check_nested_budgets": f"{_CHECKS}.selection",
+        "check_no_state": f"{_CHECKS}.purity",
+        "check_protect_fits": f"{_CHECKS}.interface",
+        "check_protected_kept": f"{_CHECKS}.selection",
+        "check_query_chunks": f"{_CHECKS}.numerics",
+        "check_scores_fit": f"{_CHECKS}.interface",
+        "check_seed_does_not_matter": f"{_CHECKS}.purity",
+        "check_seed_matters": f"{_CHECKS}.purity",
+        "check_sees_only_its_needs": f"{_CHECKS}.purity",
+        "check_survives_repeated_compression": f"{_CHECKS}.repeated",
+        "checks_for": "kvharness.testing.catalogue",
+        "left_out": "kvharness.testing.catalogue",
+        "parametrize_with_checks": "kvharness.testing.parametrize",
+        "run_session_machine": "kvharness.testing.machine",
+        "strategies": "kvharness.testing.strategies",
+    },
+)
 
 __all__ = [
     "CHECKS",
@@ -88,6 +95,7 @@ __all__ = [
     "check_exact_budget",
     "check_finite_scores",
     "check_full_retention_is_identity",
+    "check_global_state",
     "check_group_order",
     "check_inputs_unchanged",
     "check_kept_positions",
@@ -108,18 +116,3 @@ __all__ = [
     "run_session_machine",
     "strategies",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name == "strategies":
-        return import_module("kvharness.testing.strategies")
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'kvharness.testing' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -98,6 +98,7 @@ CHECKS = (
     Check(purity.check_deterministic),
     Check(purity.check_seed_matters, why_not=_if_stochastic),
     Check(purity.check_seed_does_not_matter, why_not=_unless_stochastic),
+    Check(purity.check_global_state),
     Check(purity.check_inputs_unchanged),
     Check(purity.check_no_state),
     Check(purity.check_sees_only_its_needs),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from kvharness.ambient import kept
 from kvharness.policy import Policy
 from kvharness.select import score_tokens, select_entries
 
@@ -37,6 +38,8 @@ class Reading:
         scores: verified scores; None when they were refused.
         mask: a copy of the verified keep mask, bool ``[layers, K, n]``; None when refused.
         given: the mask itself as the engine gets it.
+        changed: torch's settings that it left changed; they are put back.
+        generators: where the global generators stood at the end, by the module that owns them.
     """
 
     returned: dict[str, list[Any]] = field(default_factory=dict)
@@ -45,6 +48,8 @@ class Reading:
     scores: Tensor | None = None
     mask: Tensor | None = None
     given: Tensor | None = None
+    changed: list[str] = field(default_factory=list)
+    generators: dict[str, object] = field(default_factory=dict)
 
     def last(self, stage: str) -> Any:
         """What a stage returned last, None when it never did."""
@@ -76,11 +81,12 @@ def read_as_is(
 ) -> Reading:
     """Score and select as the engine does, with this very policy object.
 
-    Global generators are seeded, so that only the check that is about them sees their use.
+    Global generators are seeded and torch's settings put back, so that only the checks that are
+    about them see their use.
     """
     reading = Reading()
     watched = _watched(policy, reading)
-    with torch.no_grad(), global_seed(luck):
+    with torch.no_grad(), global_seed(luck), kept() as reading.changed:
         try:
             reading.scores = score_tokens(watched, trace, name="policy")
             scores = reading.scores.clone()
@@ -90,7 +96,17 @@ def read_as_is(
             raise
         except BaseException as problem:  # noqa: BLE001 - sys.exit and skips are findings too
             reading.problem = problem
+        reading.generators = _generators()
     return reading
+
+
+def _generators() -> dict[str, object]:
+    numbers = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 - that one
+    return {
+        "random": random.getstate(),
+        "numpy.random": (numbers["key"].tobytes(), numbers["pos"]),
+        "torch": torch.default_generator.get_state().numpy().tobytes(),
+    }
 
 
 def copied(policy: Policy) -> Policy:

@@ -25,18 +25,29 @@ if TYPE_CHECKING:
 HEADS = ((1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (4, 4))
 #: Longer than the default windows of the first-party policies.
 MOST_TOKENS = 48
+#: Past windows of 64 and two blocks of 128. Only one context in so many is longer than
+#: `MOST_TOKENS`: they cost most of the time, and what is wrong in short ones shows better there.
+LONGEST, _LONG_EVERY = 400, 16
 
 
-def shapes(*, most_tokens: int = MOST_TOKENS) -> SearchStrategy[Shape]:
-    """Shapes of 1 to 3 layers and 1 to ``most_tokens`` tokens, one in two a tiny context."""
-    tokens = st.integers(1, min(6, most_tokens)) | st.integers(1, most_tokens)
+def lengths(*, most_tokens: int = LONGEST) -> SearchStrategy[int]:
+    """Tokens of a context: one in two is tiny, one in sixteen long."""
+    usual = st.integers(1, min(6, most_tokens)) | st.integers(1, min(MOST_TOKENS, most_tokens))
+    if most_tokens <= MOST_TOKENS:
+        return usual
+    long = st.integers(MOST_TOKENS + 1, most_tokens)
+    return st.integers(1, _LONG_EVERY).flatmap(lambda n: long if n == _LONG_EVERY else usual)
+
+
+def shapes(*, most_tokens: int = LONGEST) -> SearchStrategy[Shape]:
+    """Shapes of 1 to 3 layers, and `lengths` of at most ``most_tokens``."""
     return st.builds(
         lambda layers, heads, tokens, size: Shape(
             layers=layers, heads=heads[0], kv_heads=heads[1], tokens=tokens, size=size
         ),
         layers=st.integers(1, 3),
         heads=st.sampled_from(HEADS),
-        tokens=tokens,
+        tokens=lengths(most_tokens=most_tokens),
         size=st.sampled_from((4, 8)),
     )
 

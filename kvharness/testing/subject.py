@@ -6,14 +6,13 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from hypothesis import strategies as st
-
+from kvharness.ambient import kept
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import misdeclared
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
-from kvharness.testing.strategies import MOST_TOKENS, cases
+from kvharness.testing.strategies import cases, lengths
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -54,17 +53,32 @@ def ready_on(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel]:
     """
     if not overrides(policy, "prepare"):
         return policy, model
+    return _prepared(policy, model)[:2]
+
+
+def changed_by_prepare(given: Policy | ScoreFunction) -> list[str]:
+    """Which of torch's settings `prepare` leaves changed.
+
+    Raises:
+        Mistake: `prepare` raised.
+    """
+    policy = as_given(given)
+    prepares = overrides(policy, "prepare")
+    return _prepared(policy, TinyModel.of(MODEL_SHAPE))[2] if prepares else []
+
+
+def _prepared(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel, list[str]]:
     mine, place = copied(policy), copy.deepcopy(model)
     try:
-        mine.prepare(place.runtime.model, seed=0)
+        with kept() as changed:
+            mine.prepare(place.runtime.model, seed=0)
     except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
         raise Mistake(f"prepare(model, seed=0) raised {problem!r} on a tiny Llama") from None
-    return mine, place
+    return mine, place, changed
 
 
 def cases_for(policy: Policy, **given: Any) -> SearchStrategy[Case]:
     """Cases of any shape, or of the tiny model's for a policy that prepares for a model."""
     if not overrides(policy, "prepare"):
         return cases(**given)
-    lengths = st.integers(1, MOST_TOKENS)
-    return cases(shape=lengths.map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)
+    return cases(shape=lengths().map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)

@@ -61,7 +61,15 @@ def test_a_family_is_halved_where_some_of_it_is_not_selected(
 ) -> None:
     claims = [claim(id=name, policy=name, family="chance") for name in ("h2o", "tova")]
     claims.append(claim(id="alone", policy="snapkv"))
-    assert halved(claims, selected(claims, slugs)) == expected
+    assert halved(claims, selected(claims, slugs), installed=None) == expected
+    known = ["h2o", "tova", "snapkv", "random"]
+    assert halved(claims, selected(claims, slugs), installed=known) == expected
+
+
+@pytest.mark.parametrize("known", [["h2o", "random"], ["h2o", "tova"]])
+def test_claims_about_what_is_not_installed_halve_no_family(known: list[str]) -> None:
+    claims = [claim(id=name, policy=name, family="chance") for name in ("h2o", "tova")]
+    assert halved(claims, selected(claims, ["h2o"]), installed=known) == set()
 
 
 def test_claims_need_policy_and_baseline_at_their_retentions() -> None:

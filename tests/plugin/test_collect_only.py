@@ -42,3 +42,10 @@ def test_the_header_counts_cells_and_groups(lab: Lab) -> None:
     )
     result = lab.run("--collect-only", "suites", "--kv-hard")
     result.stdout.fnmatch_lines(["kvharness: 48 cells in 12 groups of 2 items; *"])
+
+
+def test_the_suites_have_their_module_name_in_a_checkout_too(lab: Lab) -> None:
+    result = lab.run("--pyargs", "kvharness.suites", "--collect-only", "-q", "-kneedle")
+    assert result.ret == pytest.ExitCode.OK, str(result.stdout)
+    result.stdout.fnmatch_lines(["*test_needle.py::test_needle?snapkv-r0.25-s1?"])
+    assert not [line for line in result.outlines if "test_qa" in line]

@@ -32,19 +32,11 @@ def test_a_fault_in_one_group_leaves_the_others_alone(
     assert {record.seed for record in lab.records()} == {0}
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--kv-data=qa=no-such-file.jsonl", "no-such-file.jsonl"),
-        ("--kv-haystack=no-such-book.txt", "no-such-book.txt"),
-    ],
-)
-def test_data_that_cannot_be_read_fails_the_cells_that_need_it(
-    lab: Lab, option: str, message: str
-) -> None:
-    result = lab.run("suites/test_qa.py", option, "--kv-seeds=1")
+def test_data_that_cannot_be_used_fails_the_cells_that_need_it(lab: Lab) -> None:
+    (lab.folder / "qa.jsonl").write_text('{"neither": "question nor context"}\n')
+    result = lab.run("suites/test_qa.py", "--kv-data=qa=qa.jsonl", "--kv-seeds=1")
     assert result.parseoutcomes()["failed"] == 4
-    assert message in str(result.stdout)
+    assert "qa.jsonl: the columns are" in str(result.stdout)
     assert "Traceback" not in str(result.stdout)
     assert lab.records() == []
 
@@ -62,3 +54,11 @@ def test_a_test_may_ask_more_of_its_cell(lab: Lab) -> None:
     result = lab.run("test_mine.py", "--kv-seeds=1")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["E*assert ?1.0, 1.0? == ?0.25, 0.25?"])
+
+
+def test_an_interrupt_inside_a_policy_ends_the_run_with_its_name(lab: Lab) -> None:
+    source = "def score(view):\n    raise KeyboardInterrupt\n"
+    lab.install("stops-kv", {"stops": "stops_kv:score"}, stops_kv=source)
+    result = lab.run("--policy=stops", "--kv-seeds=1")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["!* KeyboardInterrupt: policy 'stops' was running *py:2) !*"])

@@ -102,7 +102,7 @@ COMPLAINTS = {
     "budgets": r": budgets add up to 401, expected 100 x 2 x 2 = 400",
     "sinks": r"\(layer 0\): select evicted protected tokens \[0, 1, 2, 3",
     "raises": r": LookupError: no luck \(\w+\.py:\d+\)$",
-    "unready": r": prepare failed with FileNotFoundError: no checkpoint$",
+    "unready": r": prepare failed with FileNotFoundError: no checkpoint \(\w+\.py:\d+\)$",
     "unfinished": r": NotImplementedError: Unfinished must implement score\(view\)$",
 }
 CLASSES = {name: f"strange_kv:{name.title().replace('-', '')}" for name in COMPLAINTS}
@@ -112,7 +112,6 @@ UNLOADABLE = {
     "broken": r"from broken-kv 0\.3 cannot be loaded: ModuleNotFoundError: No module named 'gone'",
     "absent": r"from strange-kv 1\.5 cannot be loaded: AttributeError: .*'Absent'",
     "thing": r"from strange-kv 1\.5 cannot be loaded: TypeError: 'int' object is not callable",
-    "snapkv(windw=8)": r"from kvharness-policies \S+ cannot be loaded: TypeError: .*'windw'",
 }
 
 

@@ -64,6 +64,20 @@ def test_two_policies_with_the_same_test_ids(place: Lab) -> None:
     assert "snapkv(window=8) and snapkv(window='8') have the same test ids" in text
 
 
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("windw=8", "unexpected keyword argument 'windw'"),
+        ("window=abc", "window='abc': expected a number such as 32"),
+        ("window=0", "window=0: expected 1 or more queries"),
+    ],
+)
+def test_parameters_that_a_policy_does_not_take(place: Lab, parameter: str, reason: str) -> None:
+    text = refusal(place, f"--policy=knorm,snapkv({parameter})")
+    assert reason in text
+    assert "its parameters are window=32, kernel=7, pooling='max'" in text
+
+
 @pytest.mark.parametrize("retention", ["", "0", "1.1", "nan"])
 def test_a_retention_outside_its_range(place: Lab, retention: str) -> None:
     text = refusal(place, f"--retention=0.25,{retention}")
@@ -142,6 +156,26 @@ def test_real_data_for_a_suite_that_takes_none(place: Lab) -> None:
     assert "real data is for qa or summarization, not 'summarisation'" in text
     assert "did you mean 'summarization'?" in text
     assert "expected SUITE=SOURCE" in refusal(place, "--kv-data=qa")
+
+
+NOWHERE = {
+    "--kv-device=tpu": "--kv-device 'tpu': expected auto, cpu, cuda or cuda:N",
+    "--kv-model=./no/such/folder": "is neither an embedded model",
+    "--kv-model=suites": "suites holds no config.json; expected a directory written by",
+    "--kv-model=~nosuchuserhere/model": "is neither an embedded model",
+    "--kv-data=qa=no-such-file.jsonl": "no-such-file.jsonl: no such file or folder; give a .json",
+    "--kv-data=qa=suites": "suites: no data of a known kind",
+    "--kv-data=qa=~nosuchuserhere/qa.json": "cannot be read",
+    "--kv-haystack=no-such-book.txt": "no-such-book.txt: cannot be read: No such file",
+}
+
+
+@pytest.mark.parametrize("option", NOWHERE)
+def test_what_there_is_not_is_refused_also_where_tests_are_only_listed(
+    place: Lab, option: str
+) -> None:
+    for mode in ((), ("--collect-only",)):
+        assert NOWHERE[option] in refusal(place, option, *mode)
 
 
 def test_a_home_that_there_is_not(place: Lab) -> None:

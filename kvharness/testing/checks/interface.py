@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kvharness.testing.reading import Reading
 
 _SCORING = {"", "score", "score_all"}
+#: Tokens and a budget at which no window of fixed length is too long.
+_FAR = (100_000, 10_000)
 
 
 def check_scores_fit(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
@@ -135,22 +137,35 @@ def _expect_finite(scores: torch.Tensor, layer: int, case: Case) -> None:
 def check_protect_fits(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
     """`protect` returns a `Protection` of whole numbers for every length and budget.
 
+    Where a short budget cannot hold it, it is cut; where a large one cannot, it is too much.
+
     Raises:
-        Mistake: it raised or returned something else.
+        Mistake: it raised, returned something else, or asks for more than a large budget.
     """
     subject = ready(policy)
 
     @examples(count)
     @given(case=cases_for(subject))
     def holds(case: Case) -> None:
-        tokens, budget = case.shape.tokens, case.budget
-        try:
-            given = subject.protect(tokens, budget)
-        except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
-            raise Mistake(f"protect({tokens}, {budget}) raised {problem!r}") from None
-        _expect_protection(given)
+        _protection(subject, case.shape.tokens, case.budget)
+        far = _protection(subject, *_FAR)
+        expect(
+            far.total <= _FAR[1],
+            f"protect{_FAR} asks for {far.sinks} sinks and {far.recents} recents, more than the "
+            f"budget of {_FAR[1]}: what does not fit is cut, and no score would decide anything; "
+            f"protect a part of the budget",
+        )
 
     holds()
+
+
+def _protection(policy: Policy, tokens: int, budget: int) -> Protection:
+    try:
+        given = policy.protect(tokens, budget)
+    except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
+        raise Mistake(f"protect({tokens}, {budget}) raised {problem!r}") from None
+    _expect_protection(given)
+    return given
 
 
 def _expect_protection(given: Any) -> None:

@@ -9,13 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvharness.blame import left_changed
 from kvharness.policy import Needs
 from kvharness.testing.case import Case, trace_of
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import copied, read, read_as_is
 from kvharness.testing.strategies import other_prompts
-from kvharness.testing.subject import cases_for, ready
+from kvharness.testing.subject import cases_for, changed_by_prepare, ready
 from kvharness.testing.tensors import Shape
 
 if TYPE_CHECKING:
@@ -108,6 +109,32 @@ def check_seed_does_not_matter(policy: Policy | ScoreFunction, *, count: int = P
             f"{where} keeps other tokens for seed {seed} than for seed 0; declare capabilities = "
             f"Capabilities(deterministic=False)",
         )
+
+    holds()
+
+
+def check_global_state(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
+    """What all policies of a process share is left as it was: torch's settings, and seeds.
+
+    Raises:
+        Mistake: names the setting that was changed, or the generator that was seeded.
+    """
+    changed = changed_by_prepare(policy)
+    expect(not changed, f"prepare {left_changed(changed)}")
+    subject = ready(policy)
+
+    @examples(count)
+    @given(case=cases_for(subject))
+    def holds(case: Case) -> None:
+        first, again = (read(subject, case, luck=luck) for luck in (1, 2))
+        expect(not first.changed, f"the policy {left_changed(first.changed)}")
+        for name, state in first.generators.items():
+            # They began apart, and only a seed can bring them together.
+            expect(
+                state != again.generators[name],
+                f"the policy seeds the global generator of {name}, for every policy of the "
+                f"process; draw from view.rng",
+            )
 
     holds()
 

@@ -175,7 +175,7 @@ def _expect_stored(mask: Tensor, case: Case) -> None:
     cache = BatchCache(context, [Kept(mask=mask)], room=1)
     for layer, trace in layers.items():
         for head, (keys, values) in enumerate(stored(cache, layer)):
-            kept = [j for j in range(case.shape.tokens) if mask[layer, head, j]]
+            kept = mask[layer, head].nonzero()[:, 0].tolist()
             for name, held, full in (("keys", keys, trace.keys), ("values", values, trace.values)):
                 expect(
                     held.dtype == full.dtype and torch.equal(held, full[head, kept]),

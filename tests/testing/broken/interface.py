@@ -67,6 +67,14 @@ class ProtectsWithATuple(Zeros):
         return (4, min(tokens, budget))
 
 
+class ProtectsEverything(Zeros):
+    def protect(self, tokens: int, budget: int) -> Any:
+        from kvharness import Protection
+
+        del budget
+        return Protection(sinks=tokens, recents=0)
+
+
 class ProtectsHalfATokens(Zeros):
     def protect(self, tokens: int, budget: int) -> Any:
         from kvharness import Protection

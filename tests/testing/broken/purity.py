@@ -12,6 +12,7 @@ from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from kvharness import Trace, View
 
@@ -22,6 +23,38 @@ class DrawsGlobally(Policy):
     def score(self, view: View) -> Tensor:
         own = torch.rand(view.kv_heads, view.tokens, generator=view.rng)
         return own + torch.rand(view.kv_heads, view.tokens)
+
+
+class SeedsTorch(Policy):
+    """The same numbers every time, and from then on the same for all who draw after it."""
+
+    def score(self, view: View) -> Tensor:
+        torch.manual_seed(view.layer)
+        return torch.rand(view.kv_heads, view.tokens)
+
+
+class ComputesInFloat64(Zeros):
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        torch.set_default_dtype(torch.float64)
+        return super().select(scores, budgets, protected)
+
+
+class TakesAllCores(Zeros):
+    def score(self, view: View) -> Tensor:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return super().score(view)
+
+
+class AllowsGradients(Zeros):
+    def score(self, view: View) -> Tensor:
+        torch.set_grad_enabled(True)
+        return super().score(view)
+
+
+class WantsDeterminism(Zeros):
+    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+        del model, seed
+        torch.use_deterministic_algorithms(True)
 
 
 class FixesItsSeed(Policy):
