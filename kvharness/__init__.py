@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING
 from kvharness.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from kvharness.budgets import exact_budgets
     from kvharness.contract import Protection
-    from kvharness.policy import Capabilities, Needs, Policy, Positions, View, as_policy
+    from kvharness.model import ModelSource
+    from kvharness.policy import (
+        Capabilities,
+        LoadedModel,
+        Needs,
+        Policy,
+        Positions,
+        View,
+        as_policy,
+    )
     from kvharness.trace import Trace, causal_attention, group_mean, window_attention
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Capabilities": "kvharness.policy",
+        "LoadedModel": "kvharness.policy",
+        "ModelSource": "kvharness.model",
         "Needs": "kvharness.policy",
         "Policy": "kvharness.policy",
         "Positions": "kvharness.policy",
@@ -26,6 +38,7 @@ __getattr__, __dir__ = lazy_names(
         "View": "kvharness.policy",
         "as_policy": "kvharness.policy",
         "causal_attention": "kvharness.trace",
+        "exact_budgets": "kvharness.budgets",
         "group_mean": "kvharness.trace",
         "window_attention": "kvharness.trace",
     },
@@ -33,6 +46,8 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "Capabilities",
+    "LoadedModel",
+    "ModelSource",
     "Needs",
     "Policy",
     "Positions",
@@ -41,6 +56,7 @@ __all__ = [
     "View",
     "as_policy",
     "causal_attention",
+    "exact_budgets",
     "group_mean",
     "window_attention",
 ]

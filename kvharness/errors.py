@@ -39,3 +39,7 @@ class ParameterProblem(PolicyProblem):
 
 class ClaimProblem(KvharnessError):  # noqa: N818
     """A claims file cannot be read or holds what is no claim."""
+
+
+class TrainingProblem(KvharnessError):  # noqa: N818
+    """Weights cannot be trained, or none fit the model and seed."""

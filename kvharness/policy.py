@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from kvharness.model import ModelSource
     from kvharness.trace import Trace
 
 
@@ -104,6 +105,19 @@ class View:
         return int(self.keys.shape[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """The model that a policy gets ready for.
+
+    Attributes:
+        source: its name and digest; weights that were trained for another digest do not fit.
+        module: leave it as it is.
+    """
+
+    source: ModelSource
+    module: PreTrainedModel
+
+
 class Policy:
     """Decides which cached tokens stay. Override `score`; everything else has a default.
 
@@ -115,8 +129,25 @@ class Policy:
     positions: Positions = Positions.ORIGINAL
     capabilities: Capabilities = Capabilities()
 
-    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+    def checkpoint(self, source: ModelSource, seed: int) -> str:
+        """Digest of the weights that `prepare` will load: part of a record's key.
+
+        Raises:
+            TrainingProblem: there are none for this model and seed; says what trains them.
+        """
+        del source, seed
+        return ""
+
+    def prepare(self, model: LoadedModel, seed: int) -> None:
         """Get ready for this model and seed, for instance by loading a checkpoint."""
+
+    def untrained(self) -> Policy:
+        """The same policy with weights for any model, where `prepare` has none that fit.
+
+        The conformance kit checks it on a tiny model, since no rule of the interface depends on
+        what weights have learned.
+        """
+        return self
 
     def score(self, view: View) -> Tensor:
         """How much each token deserves to stay: float32 ``[K, n]``, finite, higher = keep."""
@@ -129,8 +160,15 @@ class Policy:
 
         return torch.stack([self.score(view) for view in trace.views])
 
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``."""
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``.
+
+        Args:
+            scores: float32 ``[layers, K, n]``.
+            budget: mean entries per head.
+            protected: bool ``[n]``, tokens that every head must be able to keep.
+        """
+        del protected
         import torch  # noqa: PLC0415
 
         return torch.full(scores.shape[:2], budget, dtype=torch.int64)

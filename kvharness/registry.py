@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 GROUP = "kvharness.policies"
+#: Of policies around other policies, ``ada(snapkv)``, which no run takes unasked.
+WRAPPERS = "kvharness.wrappers"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FIELDS = "__dataclass_fields__"
 _FIRST_POLICIES = "run pip install kvharness-policies"
@@ -33,6 +36,11 @@ class Installed:
     distribution: str
     version: str
     entry_point: importlib.metadata.EntryPoint
+
+    @property
+    def wraps(self) -> bool:
+        """Whether it needs another policy in its parentheses."""
+        return self.entry_point.group == WRAPPERS
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
@@ -70,7 +78,8 @@ def installed() -> dict[str, Installed]:
         UsageProblem: two distributions offer the same name, or a name cannot be a test id.
     """
     found: dict[str, Installed] = {}
-    for entry in importlib.metadata.entry_points(group=GROUP):
+    entries = (importlib.metadata.entry_points(group=group) for group in (GROUP, WRAPPERS))
+    for entry in chain.from_iterable(entries):
         candidate = _installed(entry)
         other = found.setdefault(candidate.name, candidate)
         if other.entry_point.value != entry.value or other.distribution != candidate.distribution:
@@ -94,11 +103,21 @@ def _installed(entry: importlib.metadata.EntryPoint) -> Installed:
 
 
 def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
-    """Check that every name in a specification is installed.
+    """Check that every name in a specification is installed, and every wrapper wraps.
 
     Raises:
         UsageProblem: names the near match and what is installed.
     """
+    _require_names(spec, known)
+    for part in spec.parts:
+        if known[part.name].wraps and not part.arguments:
+            raise UsageProblem(
+                f"--policy {part.name}: it wraps another policy; name one, such as "
+                f"'{part.name}(random)'"
+            )
+
+
+def _require_names(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
     for name in spec.names:
         if name in known:
             continue
@@ -119,24 +138,21 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
     """
     found = known[spec.name]
     parts = [load(part, known) for part in spec.arguments]
-    where = f"from {found.distribution} {found.version}"
-    offered: Any = None
+    offered = imported(found, str(spec))
     try:
-        offered = found.entry_point.load()
         policy = _build(offered, [part.policy for part in parts], dict(spec.parameters))
     except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        if offered is not None and (parts or spec.parameters):
-            said = f"{where} cannot be built: {reason}; {_takes(offered)}"
-            raise ParameterProblem(str(spec), said) from error
-        raise PolicyProblem(str(spec), f"{where} cannot be loaded: {reason}") from error
+        if parts or spec.parameters:
+            raise _unfitting(found, str(spec), offered, error) from error
+        raise _unloadable(found, str(spec), error) from error
     if not isinstance(policy, Policy):
         kind = type(policy).__name__
         raise PolicyProblem(
-            str(spec), f"{where} is a {kind}, expected a kvharness.Policy or a score function"
+            str(spec),
+            f"{_home_of(found)} is a {kind}, expected a kvharness.Policy or a score function",
         )
     if wrong := misdeclared(policy):
-        raise PolicyProblem(str(spec), f"{where}: {wrong}")
+        raise PolicyProblem(str(spec), f"{_home_of(found)}: {wrong}")
     digests = [source_digest(_home(policy)), *(part.source for part in parts)]
     return LoadedPolicy(
         spec=spec,
@@ -146,6 +162,34 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         source=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
         parameters=_parameters(policy),
     )
+
+
+def imported(found: Installed, name: str) -> Any:
+    """What an entry point names.
+
+    Raises:
+        PolicyProblem: the package does not import.
+    """
+    try:
+        return found.entry_point.load()
+    except (Exception, SystemExit) as error:
+        raise _unloadable(found, name, error) from error
+
+
+def _unfitting(
+    found: Installed, name: str, offered: object, error: BaseException
+) -> ParameterProblem:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return ParameterProblem(name, f"{_home_of(found)} cannot be built: {reason}; {_takes(offered)}")
+
+
+def _unloadable(found: Installed, name: str, error: BaseException) -> PolicyProblem:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return PolicyProblem(name, f"{_home_of(found)} cannot be loaded: {reason}")
+
+
+def _home_of(found: Installed) -> str:
+    return f"from {found.distribution} {found.version}"
 
 
 def misdeclared(policy: Policy) -> str:
@@ -215,7 +259,7 @@ def _plain(value: object) -> object:
 
 
 def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[PolicySpec]:
-    """Specifications for ``--policy`` values; every installed policy when there are none.
+    """Specifications for ``--policy`` values; when there are none, all policies but wrappers.
 
     Raises:
         UsageProblem: one is not installed, none is, or two would have the same test ids.
@@ -226,7 +270,8 @@ def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[Policy
     if not known:
         raise UsageProblem(f"no policy is installed; {_FIRST_POLICIES}")
     chosen: dict[str, PolicySpec] = {}
-    for spec in specs or [PolicySpec(name=name) for name in known]:
+    alone = [PolicySpec(name=name) for name, found in known.items() if not found.wraps]
+    for spec in specs or alone:
         other = chosen.setdefault(spec.slug, spec)
         if other != spec:
             raise UsageProblem(f"--policy: {other} and {spec} have the same test ids; run one")

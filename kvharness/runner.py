@@ -6,13 +6,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kvharness.blackbox import BlackBox
-from kvharness.errors import KvharnessError
+from kvharness.errors import KvharnessError, PolicyProblem, TrainingProblem
 from kvharness.items.novelty import Novelty
 from kvharness.key import record_key, shared_key
 from kvharness.masks import write_mask
 from kvharness.model import describe, find_model
 from kvharness.outcome import GroupOutcome
+from kvharness.policy import LoadedModel
 from kvharness.shelf import Shelf
+from kvharness.spec import PolicySpec
 from kvharness.store import SCHEMA, Header, Store, check_writable, group_lock
 from kvharness.suite import SUITES
 from kvharness.supply import Supply
@@ -142,21 +144,49 @@ class Runner:
         outcome = GroupOutcome(items=len(items))
         if self.supply.is_generated(group.suite):
             outcome.novelty = Novelty.of(item.context for item in items)
+        weights = self._weights(group, cells, outcome)
+        known = [cell for cell in cells if cell.policy in weights]
         with group_lock(self.settings.store, str(group)):
-            waiting = self._reuse(items, cells, outcome)
+            waiting = self._reuse(items, known, weights, outcome)
             if waiting:
                 self._compute(group, waiting, outcome)
         self._in_item_order(items, outcome)
         return outcome
 
+    def _weights(
+        self, group: Group, cells: Sequence[Cell], outcome: GroupOutcome
+    ) -> dict[str, str]:
+        """The checkpoint of each policy; cells of one that has none for this seed are not run.
+
+        That is a failure where the policy was asked for by name. Claims and default runs bring
+        learned policies to models that they were never trained for.
+        """
+        named = {
+            spec.slug for text in self.settings.policies for spec in PolicySpec.parse_list(text)
+        }
+        found: dict[str, str] = {}
+        for slug in dict.fromkeys(cell.policy for cell in cells):
+            try:
+                found[slug] = self.policies[slug].policy.checkpoint(self.source, group.seed)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code
+                asked = slug in named or not isinstance(error, TrainingProblem)
+                told = outcome.failures if asked else outcome.untrained
+                lacking = [cell.name for cell in cells if cell.policy == slug]
+                told.update(dict.fromkeys(lacking, _told(slug, "checkpoint", error)))
+        return found
+
     def _reuse(
-        self, items: Sequence[Item], cells: Sequence[Cell], outcome: GroupOutcome
+        self,
+        items: Sequence[Item],
+        cells: Sequence[Cell],
+        weights: Mapping[str, str],
+        outcome: GroupOutcome,
     ) -> list[tuple[Item, list[Task]]]:
         """Take what the store has, and say what is left to compute."""
         stored = self._shelf.find()
         waiting: list[tuple[Item, list[Task]]] = []
         for item in items:
-            tasks = [self._task(cell, item) for cell in cells]
+            tasks = [self._task(cell, item, weights[cell.policy]) for cell in cells]
             missing = [task for task in tasks if task.key not in stored]
             for task in tasks:
                 if task.key in stored:
@@ -209,25 +239,37 @@ class Runner:
 
         tasks = {task.cell.name: task for _, tasks in waiting for task in tasks}
         reasons: dict[str, str] = {}
+        model = LoadedModel(source=self.source, module=self.runtime.model)
         for slug in {task.policy.slug for task in tasks.values()}:
             doing = f"policy {slug!r}, preparing for seed {group.seed}"
             try:
                 with self._box.during(doing), blamed(slug, stage="prepare"):
-                    self.policies[slug].policy.prepare(self.runtime.model, group.seed)
+                    self.policies[slug].policy.prepare(model, group.seed)
             except KvharnessError as problem:
                 reasons[slug] = str(problem)
         for name, task in tasks.items():
             if task.policy.slug in reasons:
                 outcome.failures[name] = reasons[task.policy.slug]
 
-    def _task(self, cell: Cell, item: Item) -> Task:
+    def _task(self, cell: Cell, item: Item, weights: str) -> Task:
         from kvharness.engine import Task  # noqa: PLC0415 - torch
 
         policy = self.policies[cell.policy]
-        key = record_key(self.shared, policy.identity(), cell, item.digest)
+        identity = policy.identity() | ({"checkpoint": weights} if weights else {})
+        key = record_key(self.shared, identity, cell, item.digest)
         return Task(cell=cell, policy=policy, key=key)
 
     def _in_item_order(self, items: Sequence[Item], outcome: GroupOutcome) -> None:
         order = {item.name: number for number, item in enumerate(items)}
         for records in outcome.records.values():
             records.sort(key=lambda record: order[record.item])
+
+
+def _told(policy: str, doing: str, error: BaseException) -> str:
+    """Why a policy cannot run; a problem that is meant to be read stands as it is."""
+    if isinstance(error, PolicyProblem):
+        return str(error)
+    if isinstance(error, KvharnessError):
+        return str(PolicyProblem(policy, str(error)))
+    message = f"{doing} failed with {type(error).__name__}: {error}".splitlines()[0]
+    return str(PolicyProblem(policy, message))

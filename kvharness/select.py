@@ -81,13 +81,13 @@ def select_entries(
     extra = policy.protect(tokens, budget)
     if not isinstance(extra, Protection):
         raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
-    protected = protected_mask(tokens, protection.extend(extra, budget))
+    protected = protected_mask(tokens, protection.extend(extra, budget)).to(scores.device)
     # Copies: what one stage does to its arguments must not reach the next, nor what verifies it.
-    budgets = verified_budgets(policy.allocate(scores.clone(), budget), shape, budget, name)
+    allocated = policy.allocate(scores.clone(), budget, protected.clone())
+    budgets = verified_budgets(allocated, shape, budget, name)
     least = protected_mask(tokens, protection)
     _expect_room(budgets, least, name)
-    given = budgets.clone().to(scores.device), protected.to(scores.device)
-    mask = policy.select(scores.clone(), *given)
+    mask = policy.select(scores.clone(), budgets.clone().to(scores.device), protected)
     return verified_mask(mask, shape, budgets, least, name)
 
 

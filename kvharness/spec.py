@@ -26,8 +26,13 @@ class PolicySpec:
     parameters: tuple[tuple[str, object], ...] = ()
 
     @property
+    def parts(self) -> tuple[PolicySpec, ...]:
+        """Itself and every specification inside it."""
+        return (self, *(inner for part in self.arguments for inner in part.parts))
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, *(name for part in self.arguments for name in part.names))
+        return tuple(part.name for part in self.parts)
 
     @property
     def slug(self) -> str:

@@ -13,8 +13,14 @@ from kvharness import registry
 from kvharness.blackbox import BlackBox
 from kvharness.cell import Cell, Group, cells_of
 from kvharness.contract import Contract
-from kvharness.errors import KvharnessError, ModelProblem, StoreProblem, UsageProblem
-from kvharness.policy import FunctionPolicy, Policy
+from kvharness.errors import (
+    KvharnessError,
+    ModelProblem,
+    StoreProblem,
+    TrainingProblem,
+    UsageProblem,
+)
+from kvharness.policy import FunctionPolicy, LoadedModel, Policy
 from kvharness.registry import LoadedPolicy
 from kvharness.runner import Runner
 from kvharness.settings import ClaimsMode, Settings
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvharness.item import Item
+    from kvharness.model import ModelSource
     from kvharness.outcome import GroupOutcome
     from kvharness.policy import View
 
@@ -194,6 +201,42 @@ def test_a_policy_that_cannot_get_ready_fails_alone(start: Start) -> None:
     assert not outcome.failure(fine)
 
 
+class Learned(Unready):
+    """Has weights for the first seed only."""
+
+    def __init__(self, weights: str) -> None:
+        self.weights = weights
+
+    def checkpoint(self, source: ModelSource, seed: int) -> str:
+        if seed:
+            raise TrainingProblem(f"no weights of seed {seed} for {source.name}")
+        return self.weights
+
+    def prepare(self, model: object, seed: int) -> None:
+        del model, seed
+
+
+def test_other_weights_are_another_key(start: Start) -> None:
+    for weights, computed in (("abc", 2), ("abd", 2), ("abc", 0), ("", 2)):
+        outcome = run(start(more={"learned": Learned(weights)}), "learned")
+        assert (outcome.computed, outcome.reused) == (computed, 2 - computed)
+
+
+@pytest.mark.parametrize("named", [("learned,snapkv",), ()])
+def test_a_seed_without_weights_is_left_out_alone(start: Start, named: tuple[str, ...]) -> None:
+    group = Group("needle", 1)
+    cells = [
+        Cell(suite="needle", policy=policy, retention=Fraction(1, 4), seed=1)
+        for policy in ("learned", "snapkv")
+    ]
+    runner = start(more={"learned": Learned("abc")})
+    runner.settings = replace(runner.settings, policies=named)
+    outcome = runner.run(group, cells)
+    told = {"learned-r0.25-s1": "policy 'learned': no weights of seed 1 for tiny"}
+    assert (outcome.failures, outcome.untrained) == ((told, {}) if named else ({}, told))
+    assert len(outcome.records["snapkv-r0.25-s1"]) == outcome.computed == 2
+
+
 def test_a_policy_that_fails_on_one_item_is_not_run_on_the_next(start: Start) -> None:
     seen: list[int] = []
 
@@ -213,11 +256,12 @@ def test_a_policy_that_fails_on_one_item_is_not_run_on_the_next(start: Start) ->
 def test_a_policy_gets_ready_once_for_a_model_and_seed(start: Start) -> None:
     class Ready(Unready):
         def prepare(self, model: object, seed: int) -> None:
-            calls.append((type(model).__name__, seed))
+            assert isinstance(model, LoadedModel)
+            calls.append((model.source.name, type(model.module).__name__, seed))
 
-    calls: list[tuple[str, int]] = []
+    calls: list[tuple[str, str, int]] = []
     assert run(start(more={"ready": Ready()}), "ready").computed == 2
-    assert calls == [("LlamaForCausalLM", 0)]
+    assert calls == [("tiny", "LlamaForCausalLM", 0)]
 
 
 def test_the_black_box_names_the_policy_while_its_code_runs(start: Start, tmp_path: Path) -> None:

@@ -106,8 +106,8 @@ class Scripted(Policy):
         score = torch.arange(view.tokens).float().repeat(view.kv_heads, 1)
         return self.given["score"](view, score) if "score" in self.given else score
 
-    def allocate(self, scores: Tensor, budget: int) -> Any:
-        return self._changed("allocate", super().allocate(scores, budget))
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Any:
+        return self._changed("allocate", super().allocate(scores, budget, protected))
 
     def protect(self, tokens: int, budget: int) -> Any:
         return self._changed("protect", super().protect(tokens, budget))
@@ -352,8 +352,8 @@ def test_a_digest_knows_the_shape() -> None:
 class Rewrites(Scripted):
     """Changes what it is given, which must not reach what verifies it."""
 
-    def allocate(self, scores: Tensor, budget: int) -> Any:
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Any:
+        budgets = super().allocate(scores, budget, protected)
         scores.fill_(float("nan"))
         return budgets
 

@@ -48,8 +48,8 @@ class Nothing(Policy):
 
 
 class Budgets(Zeros):
-    def allocate(self, scores, budget):
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores, budget, protected):
+        budgets = super().allocate(scores, budget, protected)
         budgets[0, 0] += 1
         return budgets
 

@@ -20,9 +20,8 @@ from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
-    from kvharness import Trace, View
+    from kvharness import LoadedModel, Trace, View
     from kvharness.contract import Contract
     from kvharness.testing.strategies import Step
 
@@ -81,9 +80,9 @@ class Prepared(Policy):
 
     weight: Tensor
 
-    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+    def prepare(self, model: LoadedModel, seed: int) -> None:
         del seed
-        (first, *_) = model.parameters()
+        (first, *_) = model.module.parameters()
         self.weight = first[0, : MODEL_SHAPE.size].detach().clone()
 
     def score(self, view: View) -> Tensor:
@@ -99,7 +98,7 @@ def test_a_policy_that_prepares_is_prepared_for_a_model() -> None:
 
 
 class Unready(Zeros):
-    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+    def prepare(self, model: LoadedModel, seed: int) -> None:
         del model, seed
         raise FileNotFoundError("no checkpoint")
 

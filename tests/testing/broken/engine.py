@@ -12,26 +12,25 @@ from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
-    from kvharness import View
+    from kvharness import LoadedModel, View
 
 
 class TunesTheModel(Zeros):
     """Changes the model that all policies share."""
 
-    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+    def prepare(self, model: LoadedModel, seed: int) -> None:
         del seed
         with torch.no_grad():
-            model.get_output_embeddings().weight.mul_(1.5)
+            model.module.get_output_embeddings().weight.mul_(1.5)
 
 
 class CompactButUneven(Zeros):
     positions = Positions.COMPACT
     capabilities = Capabilities(head_wise=True, nested=False)
 
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        budgets = super().allocate(scores, budget, protected)
         if scores.shape[1] > 1 and 10 <= budget < scores.shape[2]:
             budgets[0, 0] += 1
             budgets[0, 1] -= 1

@@ -12,9 +12,8 @@ from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
-    from kvharness import Trace, View
+    from kvharness import LoadedModel, Trace, View
 
 
 class DrawsGlobally(Policy):
@@ -52,7 +51,7 @@ class AllowsGradients(Zeros):
 
 
 class WantsDeterminism(Zeros):
-    def prepare(self, model: PreTrainedModel, seed: int) -> None:
+    def prepare(self, model: LoadedModel, seed: int) -> None:
         del model, seed
         torch.use_deterministic_algorithms(True)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class OneTooMany(Zeros):
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        budgets = super().allocate(scores, budget, protected)
         budgets[-1, -1] += 1
         return budgets
 
@@ -25,13 +25,13 @@ class OneTooMany(Zeros):
 class RoundedDown(Zeros):
     """Budgets by layer in whole chunks, as ChunkKV keeps 0.415 of 205 tokens at 0.5."""
 
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        return super().allocate(scores, budget) // 4 * 4
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        return super().allocate(scores, budget, protected) // 4 * 4
 
 
 class HeadWiseUndeclared(Zeros):
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        budgets = super().allocate(scores, budget, protected)
         if scores.shape[1] > 1 and 6 <= budget < scores.shape[2] - 6:
             budgets[0, 0] += 1
             budgets[0, 1] -= 1
@@ -43,8 +43,8 @@ class StarvesAHead(Zeros):
 
     capabilities = Capabilities(head_wise=True)
 
-    def allocate(self, scores: Tensor, budget: int) -> Tensor:
-        budgets = super().allocate(scores, budget)
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        budgets = super().allocate(scores, budget, protected)
         if scores.shape[1] > 1 and 2 * budget <= scores.shape[2]:
             budgets[0, 0], budgets[0, 1] = 2 * budget, 0
         return budgets

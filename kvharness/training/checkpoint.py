@@ -1,0 +1,116 @@
+"""Trained weights on disk: written whole, found by model, policy and seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kvharness.errors import TrainingProblem
+from kvharness.training.manifest import Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from kvharness.model import ModelSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One file of weights and its manifest."""
+
+    file: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over the weights."""
+        with self.file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights in float32.
+
+        Raises:
+            TrainingProblem: the file is damaged.
+        """
+        from safetensors import SafetensorError  # noqa: PLC0415 - keys need no torch
+        from safetensors.torch import load_file  # noqa: PLC0415
+
+        try:
+            return {name: tensor.float() for name, tensor in load_file(self.file).items()}
+        except (OSError, SafetensorError) as error:
+            raise TrainingProblem(f"{self.file}: cannot be read ({error})") from None
+
+
+def checkpoint_file(root: Path, model_digest: str, policy: str, variant: str, seed: int) -> Path:
+    """Where weights lie below a folder of weights."""
+    return root / model_digest / f"{policy}-{variant}-s{seed}.safetensors"
+
+
+def write_checkpoint(root: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    """Store weights in float16 with their manifest; a killed run leaves neither half."""
+    from safetensors.torch import save_file  # noqa: PLC0415 - torch
+
+    file = checkpoint_file(
+        root, manifest.model_digest, manifest.policy, manifest.variant, manifest.seed
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    work, beside = file.with_suffix(".part"), file.with_suffix(".json")
+    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, work)
+    beside.write_text(manifest.text(), encoding="utf-8")
+    # The weights come last: where they are, the manifest is whole.
+    work.rename(file)
+    return Checkpoint(file=file, manifest=manifest)
+
+
+def find_checkpoint(
+    roots: Sequence[Path], *, policy: str, variant: str, source: ModelSource, seed: int
+) -> Checkpoint:
+    """The weights for a model and seed, from the first folder that has them.
+
+    Raises:
+        TrainingProblem: none has; says which seeds there are, and what trains more.
+    """
+    for root in roots:
+        file = checkpoint_file(root, source.digest, policy, variant, seed)
+        if file.is_file():
+            return Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json")))
+    raise TrainingProblem(_none(roots, policy, variant, source, seed))
+
+
+def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Checkpoint]:
+    """Every training of a policy for a model in one folder, variants and seeds in order.
+
+    Raises:
+        TrainingProblem: there is none, or a manifest cannot be read.
+    """
+    files = sorted((root / source.digest).glob(f"{policy}-*.safetensors"))
+    if not files:
+        raise TrainingProblem(
+            f"{str(root)!r} holds no {policy} weights for the model {source.name} "
+            f"({source.digest}); train them with kvharness train {policy} --out {root}"
+        )
+    return [
+        Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json"))) for file in files
+    ]
+
+
+def _none(roots: Sequence[Path], policy: str, variant: str, source: ModelSource, seed: int) -> str:
+    start = f"{policy}-{variant}-s"
+    there = sorted(
+        int(number)
+        for root in roots
+        for file in (root / source.digest).glob(f"{start}*.safetensors")
+        if (number := file.stem.removeprefix(start)).isdigit()
+    )
+    known = f"there are seeds {', '.join(map(str, there))}" if there else "there are none for it"
+    return (
+        f"no {variant} weights of seed {seed} for the model {source.name} ({source.digest}): "
+        f"{known}; train them with kvharness train {policy} --kv-model {source.name} "
+        f"--kv-seeds {seed + 1} "
+        f"--text FILE --out DIR, and run {policy}(weights='DIR')"
+    )

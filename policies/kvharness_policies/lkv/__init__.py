@@ -1,0 +1,1 @@
+"""LKV: learned budgets of heads and learned scores of tokens."""

@@ -1,0 +1,1 @@
+"""SIP: a learned scorer of cached tokens, its training and its analyses."""

@@ -1,0 +1,29 @@
+"""Which network a shape stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvharness_policies.sip.notebook import NotebookScorer
+from kvharness_policies.sip.scorer import NOTEBOOK, Scorer, Shape
+
+if TYPE_CHECKING:
+    from kvharness.training import Checkpoint
+
+Network = Scorer | NotebookScorer
+
+
+def new_network(shape: Shape) -> Network:
+    """With fresh weights from torch's generator."""
+    return NotebookScorer(shape) if shape.mode == NOTEBOOK else Scorer(shape)
+
+
+def trained_network(checkpoint: Checkpoint) -> Network:
+    """With stored weights.
+
+    Raises:
+        TrainingProblem: the file is damaged.
+    """
+    network = new_network(Shape(**checkpoint.manifest.parameters["shape"]))
+    network.load_state_dict(checkpoint.tensors())
+    return network.eval()
