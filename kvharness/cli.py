@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text}; needs no model")
-        _add(command, name)
+        _add(command, f"kvharness.commands.{name.replace('-', '_')}")
+    text = "train a learned policy on text of your own"
+    _add(commands.add_parser("train", help=text, description=text), "kvharness.training.command")
+    text = "draw what a learned policy knows"
+    _add(commands.add_parser("analyse", help=text, description=text), "kvharness.training.analysis")
     return parser
 
 
@@ -90,8 +94,8 @@ _COMMANDS = {
 }
 
 
-def _add(parser: argparse.ArgumentParser, name: str) -> None:
-    module = importlib.import_module(f"kvharness.commands.{name.replace('-', '_')}")
+def _add(parser: argparse.ArgumentParser, home: str) -> None:
+    module = importlib.import_module(home)
     module.add(parser)
     parser.set_defaults(run=module.run)
 
@@ -110,21 +114,25 @@ def _policies(_: argparse.Namespace) -> None:
 def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str]:
     """Whether a policy loads, and the first line of its docstring."""
     try:
-        loaded = registry.load(PolicySpec(name=name), known)
+        offered = _offered(name, known)
     except KvharnessError as error:
         return "broken", str(error)
-    policy = getattr(loaded.policy, "function", loaded.policy)
-    text = inspect.getdoc(policy) or ""
-    return "anchor" if name in set(Anchor) else "ready", text.partition("\n")[0]
+    status = "anchor" if name in set(Anchor) else "ready"
+    text = inspect.getdoc(offered) or ""
+    return "wrapper" if known[name].wraps else status, text.partition("\n")[0]
+
+
+def _offered(name: str, known: dict[str, registry.Installed]) -> object:
+    if known[name].wraps:
+        return registry.imported(known[name], name)
+    policy = registry.load(PolicySpec(name=name), known).policy
+    return getattr(policy, "function", policy)
 
 
 def _suites(_: argparse.Namespace) -> None:
     from kvharness.suite import SUITES  # noqa: PLC0415 - other commands need no generators
 
-    rows = [
-        [suite.name, suite.score, "--kv-hard" if suite.hard else "default", suite.summary]
-        for suite in SUITES.values()
-    ]
+    rows = [[suite.name, suite.score, suite.collected, suite.summary] for suite in SUITES.values()]
     _print(tabulate(rows, headers=["suite", "score", "collected", "what it asks"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from kvharness.items.language_modelling import language_modelling_items
 from kvharness.items.needle import needle_items
 from kvharness.items.qa import qa_items
 from kvharness.items.qa_hard import comparison_items, records_items, two_hop_items
@@ -35,6 +36,8 @@ class Suite:
         summary: one line for `kvharness suites`.
         draw: makes the items.
         hard: meant for larger models; collected only with ``--kv-hard``.
+        alone: collected only where its file is named: it takes as long as all others together.
+        solvable: whether a good model scores near 1; not where nobody could know what comes.
         real: whether ``--kv-data`` can replace its items.
         work: relative time of an item, measured on a CPU; orders groups for workers.
     """
@@ -44,8 +47,27 @@ class Suite:
     summary: str
     draw: Draw
     hard: bool = False
+    alone: bool = False
+    solvable: bool = True
     real: bool = False
     work: float = 2.0
+
+    @property
+    def test(self) -> str:
+        """Name of its test function."""
+        return f"test_{self.module}"
+
+    @property
+    def module(self) -> str:
+        """Its name as Python has it; that of its file where it has one of its own."""
+        return self.name.replace("-", "_")
+
+    @property
+    def collected(self) -> str:
+        """What collects it, to read."""
+        if self.alone:
+            return f"suites/{self.module}.py"
+        return "--kv-hard" if self.hard else "default"
 
 
 SUITES = {
@@ -75,6 +97,14 @@ SUITES = {
             work=2.4,
         ),
         Suite(
+            name="language-modelling",
+            score="slot_accuracy",
+            summary="the last quarter of a running text, token by token",
+            draw=language_modelling_items,
+            alone=True,
+            solvable=False,
+        ),
+        Suite(
             name="qa-records",
             score="exact",
             summary="eight people with the same attributes; one attribute of each is asked",
@@ -97,3 +127,15 @@ SUITES = {
         ),
     )
 }
+
+
+def is_solvable(name: str) -> bool:
+    """Whether a low score of the full cache speaks against a suite; also of unknown ones."""
+    suite = SUITES.get(name)
+    return suite is None or suite.solvable
+
+
+def is_default(name: str) -> bool:
+    """Whether every run collects a suite unless told otherwise; also of unknown ones."""
+    suite = SUITES.get(name)
+    return suite is None or not (suite.hard or suite.alone)

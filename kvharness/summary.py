@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from kvharness.cell import anchors_first
 from kvharness.contract import FIXED_ANCHORS, Anchor, retention_from_text
+from kvharness.suite import is_solvable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -132,7 +133,7 @@ def _warnings(suite: str, records: Sequence[Record]) -> Iterator[str]:
         if (found := [record for record in records if record.policy == anchor])
     }
     full, floor = anchors.get(Anchor.FULL), anchors.get(Anchor.FLOOR)
-    if full is not None and full.mean < _LEAST_FULL:
+    if full is not None and full.mean < _LEAST_FULL and is_solvable(suite):
         yield (
             f"WARNING {suite}: the full cache scores only {full}: the model cannot do this task, "
             f"so eviction has little to destroy"

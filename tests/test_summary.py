@@ -202,6 +202,15 @@ def test_a_full_cache_that_fails() -> None:
     assert "needle: the full cache scores only 0.50 ±0.00" in warning
 
 
+def test_nobody_knows_every_word_that_comes() -> None:
+    """Half of the tokens of a running text is much; a suite without a gap is still told."""
+    name = "language-modelling"
+    full = records("full", [0.5, 0.5], suite=name)
+    assert not warnings(lines(full, records("floor", [0.3, 0.3], suite=name)))
+    (warning,) = warnings(lines(full, records("floor", [0.5, 0.5], suite=name)))
+    assert "no headroom" in warning
+
+
 @pytest.mark.parametrize("scores", [([1.0, 0.4, 1.0], [0.0, 1.0, 0.0]), ([0.9], [0.9])])
 def test_a_floor_that_meets_the_full_cache(scores: tuple[list[float], list[float]]) -> None:
     full, floor = scores

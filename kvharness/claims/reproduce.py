@@ -10,7 +10,7 @@ from kvharness.claims.discovery import PACKAGE, found_unasked, suites_folder
 from kvharness.options import OPTIONS
 from kvharness.packing import is_packed
 from kvharness.place import typed
-from kvharness.suite import SUITES
+from kvharness.suite import SUITES, is_default
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ def measuring(claim: Claim, evidence: Evidence) -> str:
     retentions = dict.fromkeys([*claim.retentions, *filter(None, [claim.baseline_retention])])
     return _line(
         "pytest",
-        *_where(),
+        *_where(claim),
         f"--policy={claim.policy},{claim.baseline}",
         f"--retention={','.join(retentions)}",
         *_options(claim, evidence),
@@ -40,12 +40,14 @@ def measuring(claim: Claim, evidence: Evidence) -> str:
     )
 
 
-def _where() -> list[str]:
+def _where(claim: Claim) -> list[str]:
     """The suites: in a wheel they are a package, in a checkout a folder."""
+    alone = [SUITES[name].module for name in claim.suites if SUITES[name].alone]
+    modules = alone if len(alone) == len(claim.suites) else ["", *alone]
     folder = suites_folder()
     if folder.parent == PACKAGE:
-        return ["--pyargs", "kvharness.suites"]
-    return [typed(folder)]
+        return ["--pyargs", *(".".join(filter(None, ["kvharness.suites", m])) for m in modules)]
+    return [typed(folder / f"{module}.py" if module else folder) for module in modules]
 
 
 def _line(*words: str) -> str:
@@ -74,10 +76,12 @@ def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
 
 
 def _suites(claim: Claim) -> Iterator[str]:
-    """What selects them; nothing where they are those of every run."""
-    if any(SUITES[name].hard for name in claim.suites):
+    """What selects them; nothing where they are those of every run, or a file of their own."""
+    every = set(filter(is_default, SUITES))
+    asked = {name for name in claim.suites if not SUITES[name].alone}
+    if any(SUITES[name].hard for name in asked):
         yield "--kv-hard"
-    elif set(claim.suites) >= {name for name, suite in SUITES.items() if not suite.hard}:
+    elif not asked or asked >= every:
         return
     yield "-k"
-    yield " or ".join(f"test_{name.replace('-', '_')}" for name in claim.suites)
+    yield " or ".join(SUITES[name].test for name in claim.suites)

@@ -113,6 +113,13 @@ class Grammar:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def narrowed(self, rng: random.Random, *, frames: int, words: int) -> Grammar:
+        """Fewer frames and so many words for each slot: what one author would come back to."""
+        return Grammar(
+            tuple(rng.sample(self._frames, frames)),
+            {slot: rng.sample(listed, words) for slot, listed in self._lexicon.items()},
+        )
+
     def sentence(self, rng: random.Random) -> str:
         frame = self._frames[rng.randrange(len(self._frames))]
         filled = _SLOT.sub(lambda slot: rng.choice(self._lexicon[slot[1]]), frame)

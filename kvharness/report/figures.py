@@ -8,6 +8,7 @@ from kvharness.errors import UsageProblem
 from kvharness.inference.region import Kind
 from kvharness.report.forest import forest
 from kvharness.report.significance import matrices
+from kvharness.report.style import save
 from kvharness.report.survey import CHANCE, Survey
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     Judgements = Sequence[Judgement]
 
 SIP = "sip"
-_FORMATS = ("png", "pdf")
-_DOTS = 200
 
 
 def figures(evidence: Evidence, judgements: Sequence[Judgement], directory: Path) -> list[Path]:
@@ -35,12 +34,11 @@ def figures(evidence: Evidence, judgements: Sequence[Judgement], directory: Path
     survey = Survey.of(evidence)
     missing = left_out(survey)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         return [
             path
             for name, draw in _FIGURES.items()
             if name not in missing
-            for path in _save(draw(survey, judgements), directory, name)
+            for path in save(draw(survey, judgements), directory, name)
         ]
     except OSError as error:
         raise UsageProblem(
@@ -100,17 +98,3 @@ def _margin(judgements: Judgements, metric: str) -> float | None:
         if claim.kind is Kind.NOT_BETTER and pair == (SIP, CHANCE, metric):
             return claim.margin
     return None
-
-
-def _save(figure: Figure, directory: Path, name: str) -> list[Path]:
-    # Laid out once, so that both files are the same and the second one is fast.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    paths = []
-    for kind in _FORMATS:
-        path = directory / f"{name}.{kind}"
-        # Without dates and versions the same records give the same files.
-        unstamped = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        figure.savefig(path, dpi=_DOTS, metadata=unstamped)
-        paths.append(path)
-    return paths

@@ -9,6 +9,7 @@ from kvharness.contract import Anchor
 from kvharness.report import notation
 from kvharness.report.axis import Axis
 from kvharness.report.difference import Difference, Mean
+from kvharness.suite import is_solvable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,12 @@ def _headroom(survey: Survey, suite: str) -> Headroom:
         for retention in survey.retentions
         if (mean := Mean.of(survey.values(suite, Anchor.ORACLE, retention, "score").values()))
     }
-    judges, words = _judged(Mean.of(full.values()), gap, survey.lacking.get(suite, ""))
+    judges, words = _judged(
+        Mean.of(full.values()),
+        gap,
+        survey.lacking.get(suite, ""),
+        least=_LEAST_FULL if is_solvable(suite) else 0.0,
+    )
     means = [Mean.of(full.values()), Mean.of(floor.values()), *oracle.values()]
     return Headroom(
         suite=suite,
@@ -77,12 +83,14 @@ def _headroom(survey: Survey, suite: str) -> Headroom:
     )
 
 
-def _judged(full: Mean | None, gap: Difference | None, lacking: str) -> tuple[bool, str]:
+def _judged(
+    full: Mean | None, gap: Difference | None, lacking: str, *, least: float
+) -> tuple[bool, str]:
     if full is None or gap is None:
         return False, "full or floor was not run, so nothing says what there is to lose"
     interval = gap.interval
     if interval is None or interval.low <= 0:
         return False, "no headroom: full and floor cannot be told apart, so no policy can be judged"
-    if full.mean < _LEAST_FULL:
+    if full.mean < least:
         return False, f"the full cache itself scores {notation.number(full.mean)}: little to lose"
     return True, f"can tell policies apart{f', but not in recovered: {lacking}' if lacking else ''}"

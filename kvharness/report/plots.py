@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from kvharness.report import notation
 from kvharness.report.difference import Relation
 from kvharness.report.palette import GREY, HUES, INK, MARKS, looks
+from kvharness.report.style import STYLE
 from kvharness.report.survey import CHANCE
 
 if TYPE_CHECKING:
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
     from kvharness.report.palette import Look
     from kvharness.report.significance import Matrix
 
-# Any: the keys that matplotlib accepts are one long literal type.
-_STYLE: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "figure.dpi": 100,
-    # Text stays text in the PDF, and a dollar sign in a name is no formula.
-    "pdf.fonttype": 42,
-    "text.parse_math": False,
-}
 _CODES = {Relation.WORSE: -1, Relation.UNDECIDED: 0, Relation.BETTER: 1}
 _SIGNS = {-1: "−", 0: "·", 1: "+"}  # noqa: RUF001 - the sign
 _COLOURS = ListedColormap(["#f3c9b5", "#f1f2f4", "#bfe3d2"])
@@ -44,7 +31,7 @@ _COLOURS = ListedColormap(["#f3c9b5", "#f1f2f4", "#bfe3d2"])
 
 def forest_plot(forests: Sequence[Forest]) -> Figure:
     """A row of panels for each scope, a column for each retention."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         columns = max(len(forest.facets) for forest in forests)
         policies = max(len(forest.policies) for forest in forests)
         size = (1.5 + 1.75 * columns, 0.8 + (0.55 + 0.16 * policies) * len(forests))
@@ -120,7 +107,7 @@ def _arrow(axes: Axes, row: Row, place: float, colour: str) -> None:
 
 def significance_plot(found: Sequence[Matrix]) -> Figure:
     """A panel for each retention; read a row: it is better (+) or worse than the column."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         policies = max(len(matrix.policies) for matrix in found)
         side = 1.1 + 0.21 * policies
         figure = Figure(figsize=(side * len(found), side + 0.5), layout="constrained")
@@ -156,7 +143,7 @@ def _matrix(axes: Axes, matrix: Matrix) -> None:
 
 def pair_plot(forests: Sequence[Forest], policy: str, *, margin: float | None) -> Figure:
     """One policy minus random at each retention, a series for each scope."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axes = figure.subplots()
         axes.axhline(0, color=GREY[0], linewidth=0.8)

@@ -71,6 +71,15 @@ def test_what_the_evidence_was_measured_with_is_given_again() -> None:
     ]
 
 
+def test_a_suite_that_stands_alone_is_named_by_its_file() -> None:
+    alone, both = ("language-modelling",), ("qa", "language-modelling")
+    found = measuring(claim(suites=alone), evidence())
+    assert found == ("pytest suites/language_modelling.py --policy=snapkv,random --retention=0.25")
+    found = measuring(claim(suites=both), evidence())
+    assert found.startswith("pytest suites suites/language_modelling.py --policy=")
+    assert found.endswith("-k 'test_qa or test_language_modelling'")
+
+
 def test_policies_with_parameters_are_quoted_and_both_retentions_given() -> None:
     given = claim(policy="snapkv(window=16)", baseline_retention="0.4")
     words = shlex.split(measuring(given, evidence()))

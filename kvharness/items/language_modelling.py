@@ -1,0 +1,92 @@
+"""Language modelling: the last quarter of a running text after its first three quarters.
+
+The metric of the SIP paper (Steele 2026, arXiv 2601.14279), at exact budgets: its 48-token floor
+made "10 %" of short texts 12.5 to 50 %. A generated text comes back to a cast of its own, so that
+its first three quarters help with the last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvharness.item import Item, Question
+from kvharness.items.compose import TooShort, draw_all, item_rng
+from kvharness.items.filler import grammar, read_sentences
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kvharness.prompt import Encoder
+
+#: Of a text's own grammar.
+_FRAMES, _WORDS = 80, 3
+_PARAGRAPH = 6
+_LEAST = 64
+
+
+def language_modelling_items(
+    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
+) -> list[Item]:
+    """Texts whose first three quarters are the context; ``haystack`` gives real ones."""
+    return draw_all(
+        lambda number: _item(encoder, context=context, seed=seed, number=number, haystack=haystack),
+        count,
+    )
+
+
+def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
+    rng = item_rng("language-modelling", seed, number)
+    head = encoder.head
+    room, ahead = context - len(head), context // 3
+    if room < _LEAST:
+        raise TooShort(context, least=len(head) + _LEAST)
+    ids = _text(encoder, _sentences(rng, haystack), room + ahead)
+    tail, answer = ids[room : room + 1], ids[room + 1 :]
+    return Item(
+        suite="language-modelling",
+        name=f"language-modelling-s{seed}-{number:02d}",
+        variant="generated" if haystack is None else haystack.name,
+        seed=seed,
+        context=(*head, *ids[:room]),
+        text=encoder.text(ids[:room]),
+        questions=(_question(encoder, tail, answer),),
+    )
+
+
+def _question(encoder: Encoder, tail: tuple[int, ...], answer: tuple[int, ...]) -> Question:
+    """Nothing is asked: the text goes on."""
+    text = encoder.text(answer)
+    return Question(
+        text="(the text goes on)",
+        question=(),
+        tail=tail,
+        answer=answer,
+        slots=((0, len(answer)),),
+        reference=text,
+        references=(text,),
+        max_new_tokens=1,
+    )
+
+
+def _sentences(rng: random.Random, haystack: Path | None) -> Iterator[str]:
+    if haystack is None:
+        own = grammar().narrowed(rng, frames=_FRAMES, words=_WORDS)
+        while True:
+            yield own.sentence(rng)
+    sentences = read_sentences(haystack)
+    start = rng.randrange(len(sentences))
+    while True:
+        yield sentences[start % len(sentences)]
+        start += 1
+
+
+def _text(encoder: Encoder, sentences: Iterator[str], length: int) -> tuple[int, ...]:
+    ids: list[int] = []
+    for number, sentence in enumerate(sentences):
+        separator = "\n\n" if number % _PARAGRAPH == 0 else " "
+        ids += encoder.ids(sentence if not ids else separator + sentence)
+        if len(ids) >= length:
+            return tuple(ids[:length])
+    raise AssertionError("sentences never end")

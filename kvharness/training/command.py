@@ -1,0 +1,78 @@
+"""`kvharness train`: learned policies of installed packages, on text that the user names."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from kvharness.errors import UsageProblem
+from kvharness.training.offered import TRAINERS, load, offered
+
+if TYPE_CHECKING:
+    from kvharness.training.job import Job, Trainer
+
+_MOST_SEEDS = 1000
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare its arguments; a trainer's own are known once it is chosen."""
+    names = ", ".join(sorted(offered(TRAINERS))) or "none is installed"
+    parser.add_argument("policy", metavar="POLICY", help=f"what to train: {names}")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see POLICY --help")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train; exit status 0 also where every seed had been trained before."""
+    trainer = cast("Trainer", load(TRAINERS, given.policy))
+    parser = argparse.ArgumentParser(
+        prog=f"kvharness train {given.policy}",
+        description=(trainer.__doc__ or "").partition("\n")[0],
+    )
+    add_source(parser, required=True)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights go")
+    parser.add_argument("--kv-seeds", default="5", metavar="N", help="seeds 0 .. N-1 (default: 5)")
+    trainer.add(parser)
+    options = parser.parse_args(given.rest)
+    trainer.train(open_job(given.policy, options, seeds=_seeds(options.kv_seeds)))
+    return 0
+
+
+def add_source(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Declare the text and the model that reads it."""
+    parser.add_argument(
+        "--text",
+        action="append",
+        required=required,
+        metavar="SOURCE",
+        help="training text, repeatable: a .txt file, a folder of them, a .jsonl or .parquet file "
+        "or a Hub data set with a field 'text'",
+    )
+    parser.add_argument("--kv-model", default="smollm2-135m", metavar="MODEL", help="as in a run")
+    parser.add_argument("--kv-device", default="auto", metavar="DEVICE", help="as in a run")
+
+
+def open_job(policy: str, options: argparse.Namespace, *, seeds: tuple[int, ...]) -> Job:
+    """Read the text and load the model that the options name."""
+    from kvharness.model import find_model  # noqa: PLC0415 - --help needs no torch
+    from kvharness.runtime import Runtime  # noqa: PLC0415
+    from kvharness.training.corpus import Corpus  # noqa: PLC0415
+    from kvharness.training.job import Job  # noqa: PLC0415
+
+    corpus = Corpus.read(options.text)
+    return Job(
+        policy=policy,
+        runtime=Runtime.load(find_model(options.kv_model), device=options.kv_device),
+        corpus=corpus,
+        sources=tuple(Path(source).name for source in options.text),
+        seeds=seeds,
+        out=options.out,
+        options=options,
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    count = int(text) if text.isdecimal() else 0
+    if not 0 < count <= _MOST_SEEDS:
+        raise UsageProblem(f"--kv-seeds {text!r}: expected a number from 1 to {_MOST_SEEDS}")
+    return tuple(range(count))

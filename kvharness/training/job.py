@@ -1,0 +1,133 @@
+"""One training: the model, the text and where weights go; what a trainer is given."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from tqdm import tqdm
+
+from kvharness.source import source_digest
+from kvharness.suite import SUITES
+from kvharness.training.checkpoint import checkpoint_file, write_checkpoint
+from kvharness.training.manifest import Manifest
+from kvharness.training.window import check_disjoint, cut
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from torch import Tensor
+
+    from kvharness.runtime import Runtime
+    from kvharness.training.corpus import Corpus
+    from kvharness.training.window import Window
+
+Step = TypeVar("Step")
+#: Items that the training text is compared with: the default run's.
+_SEEDS, _ITEMS, _CONTEXT = 5, 12, 1024
+
+
+class Trainer(Protocol):
+    """What an entry point of ``kvharness.trainers`` is: a module or object with these."""
+
+    def add(self, parser: argparse.ArgumentParser) -> None:
+        """Declare arguments beside the common ones."""
+
+    def train(self, job: Job) -> None:
+        """Train every seed of a job that has no weights yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train.
+
+    Attributes:
+        policy: name of the trainer.
+        runtime: the observed model.
+        corpus: the training text.
+        sources: as the user named the text.
+        seeds: to train.
+        out: folder of the results.
+        options: parsed arguments, the trainer's own among them.
+    """
+
+    policy: str
+    runtime: Runtime
+    corpus: Corpus
+    sources: tuple[str, ...]
+    seeds: tuple[int, ...]
+    out: Path
+    options: argparse.Namespace
+
+    def windows(self, *, context: int, ahead: int) -> list[Window]:
+        """Windows of the training text, none of which an evaluation item shares.
+
+        Raises:
+            KvharnessError: too little text, or text of the suites.
+        """
+        encoder = self.runtime.encoder
+        found = cut(self.corpus, encoder, context=context, ahead=ahead)
+        drawn = (
+            suite.draw(encoder, context=_CONTEXT, seed=seed, count=_ITEMS, haystack=None)
+            for suite in SUITES.values()
+            for seed in range(_SEEDS)
+        )
+        check_disjoint(found, (item for items in drawn for item in items))
+        return found
+
+    def has(self, variant: str, seed: int) -> bool:
+        """Whether these weights were trained before."""
+        digest = self.runtime.source.digest
+        return checkpoint_file(self.out, digest, self.policy, variant, seed).is_file()
+
+    def publish(  # noqa: PLR0913 - what a manifest says
+        self,
+        tensors: Mapping[str, Tensor],
+        *,
+        variant: str,
+        seed: int,
+        tokens: int,
+        code: str,
+        parameters: Mapping[str, Any],
+        curves: Sequence[Mapping[str, float]],
+        seconds: float,
+    ) -> None:
+        """Store one seed's weights with their manifest; ``code`` is the module that trains."""
+        source = self.runtime.source
+        manifest = Manifest(
+            policy=self.policy,
+            variant=variant,
+            seed=seed,
+            model=source.name,
+            model_digest=source.digest,
+            corpus=self.corpus.digest,
+            sources=self.sources,
+            tokens=tokens,
+            code=source_digest(code),
+            versions=self._versions(),
+            parameters=dict(parameters),
+            curves=tuple(dict(point) for point in curves),
+            seconds=seconds,
+        )
+        made = write_checkpoint(self.out, manifest, tensors)
+        self.say(f"{made.file}: {seconds:.0f} s")
+
+    def _versions(self) -> dict[str, str]:
+        names = ("kvharness", "torch", "transformers")
+        found = {name: importlib.metadata.version(name) for name in names}
+        return {**found, "device": self.runtime.device.type, "dtype": self.runtime.dtype}
+
+    def say(self, text: str) -> None:
+        """Tell the user, above a progress bar if there is one."""
+        tqdm.write(f"kvharness: {text}")
+        # Into a file, lines would wait for the end of the training.
+        sys.stdout.flush()
+
+    def progress(self, steps: Sequence[Step], label: str) -> Iterator[Step]:
+        """The steps with a progress bar on a terminal."""
+        yield from tqdm(steps, desc=label, leave=False, disable=None)

@@ -1,0 +1,39 @@
+"""What installed packages offer to train and to analyse: modules behind entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+
+from kvharness.errors import TrainingProblem, UsageProblem
+
+TRAINERS = "kvharness.trainers"
+ANALYSTS = "kvharness.analysts"
+
+
+def offered(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+    """Entry points of a group by name."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+
+def load(group: str, name: str) -> object:
+    """What an entry point stands for.
+
+    Raises:
+        UsageProblem: no installed package has it.
+        TrainingProblem: it cannot be imported.
+    """
+    known = offered(group)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        names = ", ".join(sorted(known)) or "none; run pip install kvharness-policies"
+        verb = "trains" if group == TRAINERS else "analyses"
+        raise UsageProblem(f"no installed package {verb} {name!r}.{hint} Installed: {names}")
+    entry = known[name]
+    where = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a package"
+    try:
+        return entry.load()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TrainingProblem(f"{group} {name!r} of {where}: {reason}") from error
