@@ -1,4 +1,4 @@
-"""Sessions: bench (the main job), tests, lint, conformance, record, gate, perf, tests_latest."""
+"""Sessions: bench (the main job), tests, lint, conformance, record, gate, train, perf, ..."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ SAMPLE = (
     "--kv-claims=report",
 )
 
+#: What is recorded: the default bench, and the suite that stands alone.
+RECORDED = ("suites", "suites/language_modelling.py")
+
 
 def _install(session: nox.Session, *extra: str) -> None:
     """This project, its policies and the embedded model."""
@@ -47,12 +50,13 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def record(session: nox.Session) -> None:
-    """Record the default bench anew and show what changed; commit it after reading."""
+    """Record the bench and language modelling anew and show what changed; read it, commit it."""
     _install(session)
     fresh = Path(session.create_tmp()).resolve() / "recording"
     shutil.rmtree(fresh, ignore_errors=True)
     store = f"--kv-store={fresh / 'store'}"
-    session.run("pytest", "suites", "-n", "auto", "--kv-claims=off", store, *session.posargs)
+    # Not off: claims add the retentions that they compare at.
+    session.run("pytest", *RECORDED, "-n", "auto", "--kv-claims=report", store, *session.posargs)
     session.run("pytest", *SAMPLE, "--kv-fresh", store)
     session.run("kvharness", "pack", str(fresh / "store"), str(fresh / "packed"))
     if RECORDING.exists():
@@ -84,6 +88,13 @@ def conformance(session: nox.Session) -> None:
     """Check that the installed policies keep the rules of the interface; ``--policy`` selects."""
     _install(session)
     session.run("pytest", "--pyargs", "kvharness.testing", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def train(session: nox.Session) -> None:
+    """Train a learned policy: ``nox -s train -- sip --text FILE --out DIR``."""
+    _install(session)
+    session.run("kvharness", "train", *session.posargs)
 
 
 @nox.session

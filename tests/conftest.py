@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import settings
 
+from tests.prose import prose
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -143,3 +145,11 @@ def make_pair(tokenizer: Any) -> MakePair:
         return plain, Runtime(source, observed, Encoder(tokenizer), device, "float32")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of about eight thousand words."""
+    file = tmp_path_factory.mktemp("books") / "book.txt"
+    file.write_text(prose(8000))
+    return file

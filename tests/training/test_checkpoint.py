@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kvharness.errors import TrainingProblem
+from kvharness.model import ModelSource
+from kvharness.training.checkpoint import Checkpoint, find_checkpoint, write_checkpoint
+from kvharness.training.manifest import Manifest
+
+SOURCE = ModelSource(name="tiny", path=Path("tiny"), digest="0123456789abcdef")
+MANIFEST = Manifest(
+    policy="sip",
+    variant="small",
+    seed=0,
+    model="tiny",
+    model_digest=SOURCE.digest,
+    corpus="feedbeef",
+    sources=("book.txt",),
+    tokens=1000,
+    code="c0de",
+    versions={"torch": "2"},
+    parameters={"shape": {"width": 8}},
+    curves=({"step": 1, "train": 0.5},),
+    seconds=1.5,
+)
+WEIGHTS = {"a": torch.tensor([[0.1, -2.0]]), "b": torch.tensor(3.0)}
+
+
+def find(*roots: Path, seed: int = 0, source: ModelSource = SOURCE) -> Checkpoint:
+    return find_checkpoint(roots, policy="sip", variant="small", source=source, seed=seed)
+
+
+def test_weights_come_back_in_half_precision_with_their_manifest(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, MANIFEST, WEIGHTS)
+    found = find(tmp_path)
+    assert found.manifest == MANIFEST
+    tensors = found.tensors()
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {
+        "a": torch.float32,
+        "b": torch.float32,
+    }
+    assert torch.equal(tensors["a"], WEIGHTS["a"].half().float())
+    assert len(found.digest) == 16
+
+
+def test_the_digest_is_that_of_the_weights(tmp_path: Path) -> None:
+    digests = {
+        write_checkpoint(tmp_path / str(n), replace(MANIFEST, seconds=n), weights).digest
+        for n, weights in enumerate((WEIGHTS, WEIGHTS, {**WEIGHTS, "b": torch.tensor(4.0)}))
+    }
+    assert len(digests) == 2
+
+
+def test_the_first_folder_that_has_them_wins(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_checkpoint(tmp_path / name, replace(MANIFEST, tokens=len(name)), WEIGHTS)
+    assert find(tmp_path / "none", tmp_path / "two", tmp_path / "one").file.parts[-3] == "two"
+
+
+def test_a_missing_seed_says_which_there_are_and_what_trains_it(tmp_path: Path) -> None:
+    for seed in (0, 2, 10):
+        write_checkpoint(tmp_path, replace(MANIFEST, seed=seed), WEIGHTS)
+    write_checkpoint(tmp_path, replace(MANIFEST, seed=5, variant="small-keys"), WEIGHTS)
+    message = (
+        r"no small weights of seed 5 for the model tiny \(0123456789abcdef\): there are seeds "
+        r"0, 2, 10; train them with kvharness train sip --kv-model tiny --kv-seeds 6 --text FILE "
+        r"--out DIR, and run sip\(weights='DIR'\)"
+    )
+    with pytest.raises(TrainingProblem, match=message):
+        find(tmp_path, seed=5)
+    with pytest.raises(TrainingProblem, match="there are none for it"):
+        find(tmp_path, source=replace(SOURCE, digest="other"))
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    made = write_checkpoint(tmp_path, MANIFEST, WEIGHTS)
+    made.file.write_bytes(made.file.read_bytes()[:40])
+    with pytest.raises(TrainingProblem, match=r"sip-small-s0.safetensors: cannot be read"):
+        find(tmp_path).tensors()
+    made.file.with_suffix(".json").write_text("{}")
+    with pytest.raises(TrainingProblem, match=r"sip-small-s0.json: is no manifest"):
+        find(tmp_path)
