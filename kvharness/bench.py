@@ -160,9 +160,11 @@ class Bench:
         """Fail a cell without a result here, as a test: in its fixture it would be an error."""
         cell = cell_of(item)
         if cell is not None and self.replay is None:
-            reason = self.work.outcome(cell.group).failure(cell)
-            if reason:
+            outcome = self.work.outcome(cell.group)
+            if reason := outcome.failure(cell):
                 pytest.fail(reason, pytrace=False)
+            if reason := outcome.untrained.get(cell.name, ""):
+                pytest.skip(reason)
 
     def result(self, request: pytest.FixtureRequest) -> CellResult:
         """What the fixture `kv_result` gives."""

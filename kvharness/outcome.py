@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class GroupOutcome:
     """What became of a group's cells; ``records`` holds one list for each cell name.
 
-    ``refused`` says why nothing could be run at all; ``novelty`` is that of generated contexts.
+    ``refused`` says why nothing could be run at all; ``untrained`` why cells of policies that
+    nobody named were not; ``novelty`` is that of generated contexts.
     """
 
     items: int = 0
     refused: str = ""
     records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     failures: dict[str, str] = field(default_factory=dict)
+    untrained: dict[str, str] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
     novelty: Novelty = field(default_factory=Novelty)

@@ -49,8 +49,11 @@ def test_claims_of_the_named_policies_are_judged_not_those_of_the_anchors() -> N
     assert ids(policy=["snapkv"]) == ["snapkv-better-than-random"]
     assert ids(policy=["sip, random"]) == [
         "oracle-better-than-random",
+        "oracle-better-than-random-in-language-modelling",
+        "sip-better-than-untrained",
         "sip-equals-random-at-0.75",
         "sip-not-better-than-random",
+        "sip-not-better-than-random-in-language-modelling",
     ]
     assert ids(policy=["mine"]) == []
 

@@ -38,6 +38,7 @@ def test_suites_run_from_the_wheel(site: Path, tiny_model: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 passed" in done.stdout, "full, floor, oracle, position and its baseline random"
+    assert "FAILED" not in done.stdout, "its baseline sip has no weights for this model"
     assert "position-better-than-random  inconclusive" in done.stdout, "the wheel carries claims"
     assert list((tmp_path / ".kvharness").glob("*.jsonl"))
 

@@ -103,6 +103,8 @@ def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str
         return f"no cells of {' and '.join(unseen)} were selected"
     if unseen:
         return f"there are no records of {' and '.join(unseen)}"
+    if evidence.plan is None:
+        return f"there are no records of {' and '.join(claim.suites)}"
     return "the cells that it compares were not selected"
 
 

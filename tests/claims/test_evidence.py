@@ -78,6 +78,14 @@ def test_a_store_should_have_every_cell_of_the_policies_that_were_run() -> None:
     assert evidence.cells("qa", Column("h2o", "0.25")) is None, "never run"
 
 
+@pytest.mark.parametrize("suite", ["language-modelling", "qa-records"])
+def test_a_suite_that_is_collected_on_demand_is_lost_only_where_it_was_run(suite: str) -> None:
+    made = Made().run("snapkv", "0.25")
+    assert made.evidence().cells(suite, SNAPKV) is None
+    made.run("random", "0.25", suite=suite)
+    assert made.evidence().cells(suite, SNAPKV) == (0, 5)
+
+
 def test_what_was_deselected_is_not_missing() -> None:
     chosen = {("qa", SNAPKV): [3]}
     plan = ReplayPlan(items=12, drawn={"snapkv": 5}, chosen=chosen)

@@ -175,11 +175,11 @@ def test_off_judges_and_runs_nothing_for_claims(recorded: Recorded) -> None:
 
 
 def test_a_policy_that_is_not_installed_is_told(recorded: Recorded) -> None:
-    run = recorded.judge(claim("ours", "supported", baseline='"sip"'), options=("-rs",))
+    run = recorded.judge(claim("ours", "supported", baseline='"nosuch"'), options=("-rs",))
     assert run.result.ret == 0
     assert counts(run) == {"passed": 10, "skipped": 1, "inconclusive": 1}
-    assert "not evaluated: sip is not installed: ours\n" in run.text
-    assert re.search(r"^NOT EVALUATED \[1\] .*: sip is not installed", run.text, re.MULTILINE)
+    assert "not evaluated: nosuch is not installed: ours\n" in run.text
+    assert re.search(r"^NOT EVALUATED \[1\] .*: nosuch is not installed", run.text, re.MULTILINE)
 
 
 def test_junit_files_have_the_verdicts(recorded: Recorded) -> None:
