@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WIDTH = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 116, 10, 34
 _LEAST_HEIGHT, _LABEL_GAP = 270, 12.5
+#: Pixels between ticks: below that their labels would run into each other.
+_TICK_GAP = 18
 #: Pixels between neighbours at one retention, so that their intervals do not hide each other.
 _DODGE = 1.6
 #: Room for it beyond the largest retention.
@@ -73,7 +75,12 @@ class Curves:
 
     @property
     def x_ticks(self) -> list[tuple[float, str]]:
-        return [(self.x(_share(text)), text.replace("_", "/")) for text in self.retentions]
+        found: list[tuple[float, str]] = []
+        for text in self.retentions:
+            place = self.x(_share(text))
+            if not found or place - found[-1][0] >= _TICK_GAP:
+                found.append((place, text.replace("_", "/")))
+        return found
 
     @property
     def label_x(self) -> float:
