@@ -13,7 +13,6 @@ from kvharness.claims.judgement import Outcome
 from kvharness.claims.planning import Needs, halved, needs, selected
 from kvharness.inference.region import Verdict
 from kvharness.settings import ClaimsMode
-from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,11 +55,10 @@ class Gate:
         Raises:
             ClaimProblem: a claims file cannot be read.
         """
-        slugs = [each.slug for text in settings.policies for each in PolicySpec.parse_list(text)]
         there: list[Claim] = []
         if settings.claims is not ClaimsMode.OFF:
             there = list(all_claims(settings.claims_files))
-        found = selected(there, slugs or None)
+        found = selected(there, settings.named or None)
         known = None if installed is None else frozenset(installed)
         return cls(
             mode=settings.claims,

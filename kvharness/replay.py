@@ -22,7 +22,6 @@ from kvharness.contract import (
     retention_text,
 )
 from kvharness.errors import StoreProblem
-from kvharness.spec import PolicySpec
 from kvharness.store import Store
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Replay:
 
 def _of_policies(stored: list[Stored], settings: Settings, beside: Iterable[str]) -> list[Stored]:
     """The policies that were given, with those beside them, or all; the anchors always."""
-    slugs = {s.slug for text in settings.policies for s in PolicySpec.parse_list(text)}
+    slugs = set(settings.named)
     there = {each.record.policy for each in stored}
     missing = ", ".join(sorted(slugs - there))
     if missing:

@@ -14,7 +14,6 @@ from kvharness.model import describe, find_model
 from kvharness.outcome import GroupOutcome
 from kvharness.policy import LoadedModel
 from kvharness.shelf import Shelf
-from kvharness.spec import PolicySpec
 from kvharness.store import SCHEMA, Header, Store, check_writable, group_lock
 from kvharness.suite import SUITES
 from kvharness.supply import Supply
@@ -161,9 +160,7 @@ class Runner:
         That is a failure where the policy was asked for by name. Claims and default runs bring
         learned policies to models that they were never trained for.
         """
-        named = {
-            spec.slug for text in self.settings.policies for spec in PolicySpec.parse_list(text)
-        }
+        named = self.settings.named
         found: dict[str, str] = {}
         for slug in dict.fromkeys(cell.policy for cell in cells):
             try:

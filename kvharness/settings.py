@@ -21,6 +21,7 @@ from kvharness.contract import (
 from kvharness.errors import UsageProblem
 from kvharness.options import OPTIONS, raw_value
 from kvharness.place import typed
+from kvharness.spec import PolicySpec
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -110,6 +111,11 @@ class Settings:
         )
         settings.check_budgets()
         return settings
+
+    @property
+    def named(self) -> list[str]:
+        """Slugs of the policies that ``--policy`` gave, in their order; none where it was left."""
+        return [spec.slug for text in self.policies for spec in PolicySpec.parse_list(text)]
 
     def options(self) -> dict[str, str]:
         """What the contract does not say of how answers are computed, by flag, unless default."""
