@@ -30,9 +30,7 @@ class PrefillAttention(Policy):
     needs = Needs(column_sums=True)
 
     def score(self, view: View) -> Tensor:
-        sums = _column_sums(view)
-        seen_by = torch.arange(view.tokens, 0, -1, device=sums.device)
-        return group_mean(sums / seen_by, view.kv_heads)
+        return mean_received(view)
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,13 @@ class H2O(Policy):
     def protect(self, tokens: int, budget: int) -> Protection:
         del tokens
         return Protection(sinks=0, recents=budget // 2)
+
+
+def mean_received(view: View) -> Tensor:
+    """Mean attention of the context queries that see a token: float32 ``[K, n]``."""
+    sums = _column_sums(view)
+    seen_by = torch.arange(view.tokens, 0, -1, device=sums.device)
+    return group_mean(sums / seen_by, view.kv_heads)
 
 
 def _column_sums(view: View) -> Tensor:

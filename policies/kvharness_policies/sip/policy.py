@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Policy
+from kvharness import Needs, Policy
 from kvharness.training import find_checkpoint
+from kvharness_policies.attention import mean_received
+from kvharness_policies.sip.features import Feature, parse_features
 from kvharness_policies.sip.network import new_network, trained_network
-from kvharness_policies.sip.scorer import NOTEBOOK, PER_HEAD, Heads, Shape
+from kvharness_policies.sip.scorer import DEFAULT_FEATURES, NOTEBOOK, PER_HEAD, Heads, Shape
+from kvharness_policies.sip.variant import variant_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +47,9 @@ class SIP(Policy):
         weights: a folder of `kvharness train sip --out`; ``"shipped"``, for the embedded model;
             or ``"random"``, which never learned anything: a control.
         size: ``"small"`` (100 thousand weights) or ``"1.7m"``, the published size.
-
+        features: what the scorer sees, some of ``position``, ``keys``, ``values`` and ``prefill``
+            (the mean attention received) joined by ``+``, or ``all``; each choice is a training
+            of its own. The shipped weights are of the default, and of ``position`` alone.
         mode: ``"per-head"``, or ``"notebook"``: the network of the author's repository, which sees
             the first layer alone and keeps one set of tokens for the whole model.
 
@@ -60,6 +65,7 @@ class SIP(Policy):
 
     weights: str = "shipped"
     size: str = "small"
+    features: str = DEFAULT_FEATURES
     mode: str = PER_HEAD
 
     def __post_init__(self) -> None:
@@ -67,6 +73,10 @@ class SIP(Policy):
             raise ValueError(f"size={self.size!r}: expected one of {', '.join(SIZES)}")
         if self.mode not in {PER_HEAD, NOTEBOOK}:
             raise ValueError(f"mode={self.mode!r}: expected {PER_HEAD} or {NOTEBOOK}")
+        variant_of(size=self.size, features=self.features, mode=self.mode)
+        seen = parse_features(self.features)
+        # Follows from the features, so it is no field.
+        object.__setattr__(self, "needs", Needs(column_sums=Feature.PREFILL in seen))
 
     def checkpoint(self, source: ModelSource, seed: int) -> str:
         return RANDOM if self.weights == RANDOM else self._find(source, seed).digest
@@ -95,7 +105,7 @@ class SIP(Policy):
         seen = Heads(
             keys=view.keys,
             values=view.values,
-            prefill=None,
+            prefill=mean_received(view) if self.needs.column_sums else None,
             layer=torch.full_like(heads, view.layer),
             head=heads,
         )
@@ -104,7 +114,7 @@ class SIP(Policy):
         return score
 
     def _find(self, source: ModelSource, seed: int) -> Checkpoint:
-        variant = self.size if self.mode == PER_HEAD else self.mode
+        variant = variant_of(size=self.size, features=self.features, mode=self.mode)
         root = SHIPPED if self.weights == "shipped" else Path(self.weights).expanduser()
         return find_checkpoint([root], policy="sip", variant=variant, source=source, seed=seed)
 
@@ -124,4 +134,5 @@ def shape_of(model: LoadedModel, size: str) -> Shape:
 def _random(model: LoadedModel, policy: SIP, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return new_network(replace(shape_of(model, policy.size), mode=policy.mode))
+        shape = shape_of(model, policy.size)
+        return new_network(replace(shape, features=policy.features, mode=policy.mode))

@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from kvharness.errors import UsageProblem
+
 if TYPE_CHECKING:
     import argparse
 
@@ -60,24 +62,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def train(job: Job) -> None:
     """Collect traces once, then train the seeds that have no weights yet."""
+    from kvharness_policies.sip.variant import variant_of  # noqa: PLC0415 - torch
+
+    chosen = job.options
+    try:
+        variant = variant_of(size=chosen.size, features=chosen.features, mode=chosen.mode)
+    except ValueError as error:
+        raise UsageProblem(f"--{error}") from None
     collection = _collect(job)
-    variant = _variant(job)
     for seed in job.seeds:
         if job.has(variant, seed):
             job.say(f"seed {seed}: trained before")
             continue
         _train_seed(job, collection, _recipe(job), variant, seed)
-
-
-def _variant(job: Job) -> str:
-    """The name of a training in the files of its weights."""
-    from kvharness_policies.sip.features import parse_features  # noqa: PLC0415 - torch
-    from kvharness_policies.sip.scorer import DEFAULT_FEATURES  # noqa: PLC0415
-
-    if job.options.mode == NOTEBOOK:
-        return NOTEBOOK
-    chosen, size = "+".join(parse_features(job.options.features)), str(job.options.size)
-    return size if chosen == DEFAULT_FEATURES else f"{size}-{chosen}"
 
 
 def _recipe(job: Job) -> Recipe:

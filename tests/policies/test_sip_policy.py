@@ -1,0 +1,82 @@
+"""The policy around the scorer: which weights it takes, and what it is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from kvharness import LoadedModel, Needs
+from kvharness.cli import main
+from kvharness.errors import TrainingProblem
+from kvharness.model import find_model
+from kvharness.select import score_tokens
+from kvharness.trace import Trace
+from kvharness_policies.sip.policy import SIP
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvharness.runtime import Runtime
+
+TOKENS = 60
+
+
+@pytest.fixture
+def trained(tiny_model: Path, book: Path, tmp_path: Path) -> Path:
+    """Weights that see everything."""
+    given = ("--text", str(book), "--kv-model", str(tiny_model), "--out", str(tmp_path))
+    sizes = ("--windows=40", "--layers=2", "--context=80", "--steps=2", "--kv-seeds=1")
+    assert main(["train", "sip", *given, *sizes, "--features=all"]) == 0
+    return tmp_path
+
+
+def test_features_choose_the_weights_and_what_is_observed(
+    trained: Path, tiny_model: Path, runtime: Runtime
+) -> None:
+    policy = SIP(weights=str(trained), features="prefill+values+keys+position")
+    assert policy == SIP(weights=str(trained), features="prefill+values+keys+position")
+    assert policy.needs == Needs(column_sums=True)
+    assert SIP().needs == Needs()
+    policy.prepare(LoadedModel(source=find_model(str(tiny_model)), module=runtime.model), 0)
+    ids = torch.randint(2, 1500, (TOKENS,), generator=torch.Generator().manual_seed(0))
+    context, _ = runtime.prefill(ids.tolist(), policy.needs)
+    layers = tuple(context.layers.values())
+    trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
+    scores = score_tokens(policy, trace, name="sip")
+    assert scores.shape == (2, 2, TOKENS)
+    for layer in layers:
+        assert layer.column_sums is not None
+        layer.column_sums.copy_(layer.column_sums.flip(-1))
+    assert not torch.equal(score_tokens(policy, trace, name="sip"), scores)
+
+
+def test_weights_of_other_features_are_not_taken(trained: Path, tiny_model: Path) -> None:
+    source = find_model(str(tiny_model))
+    with pytest.raises(TrainingProblem, match="kvharness train sip"):
+        SIP(weights=str(trained)).checkpoint(source, 0)
+
+
+@pytest.mark.parametrize(
+    ("features", "mode", "message"),
+    [
+        ("key", "per-head", "features='key': expected all, or some of position, keys"),
+        ("keys", "notebook", "features='keys': mode='notebook' sees keys, values and positions"),
+    ],
+)
+def test_features_are_refused_early(
+    features: str,
+    mode: str,
+    message: str,
+    book: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SIP(features=features, mode=mode)
+    given = ("--text", str(book), "--kv-model", str(tiny_model), "--out", str(tmp_path))
+    assert main(["train", "sip", *given, "--features", features, "--mode", mode]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("window-*"))
