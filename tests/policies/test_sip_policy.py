@@ -59,15 +59,20 @@ def test_weights_of_other_features_are_not_taken(trained: Path, tiny_model: Path
 
 
 @pytest.mark.parametrize(
-    ("features", "mode", "message"),
+    ("choice", "message"),
     [
-        ("key", "per-head", "features='key': expected all, or some of position, keys"),
-        ("keys", "notebook", "features='keys': mode='notebook' sees keys, values and positions"),
+        (
+            {"features": "key", "mode": "per-head"},
+            "features='key': expected all, or some of position, keys",
+        ),
+        (
+            {"features": "keys", "mode": "notebook"},
+            "features='keys': mode='notebook' sees keys, values and positions",
+        ),
     ],
 )
 def test_features_are_refused_early(
-    features: str,
-    mode: str,
+    choice: dict[str, str],
     message: str,
     book: Path,
     tiny_model: Path,
@@ -75,8 +80,9 @@ def test_features_are_refused_early(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        SIP(features=features, mode=mode)
+        SIP(**choice)
     given = ("--text", str(book), "--kv-model", str(tiny_model), "--out", str(tmp_path))
-    assert main(["train", "sip", *given, "--features", features, "--mode", mode]) == 2
+    flags = [text for name, value in choice.items() for text in (f"--{name}", value)]
+    assert main(["train", "sip", *given, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("window-*"))
