@@ -68,9 +68,17 @@ def write_checkpoint(root: Path, manifest: Manifest, tensors: Mapping[str, Tenso
 
 
 def find_checkpoint(
-    roots: Sequence[Path], *, policy: str, variant: str, source: ModelSource, seed: int
+    roots: Sequence[Path],
+    *,
+    policy: str,
+    variant: str,
+    source: ModelSource,
+    seed: int,
+    options: str = "",
 ) -> Checkpoint:
     """The weights for a model and seed, from the first folder that has them.
+
+    ``options`` of ``kvharness train`` make this variant; a message repeats them.
 
     Raises:
         TrainingProblem: none has; says which seeds there are, and what trains more.
@@ -79,7 +87,13 @@ def find_checkpoint(
         file = checkpoint_file(root, source.digest, policy, variant, seed)
         if file.is_file():
             return Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json")))
-    raise TrainingProblem(_none(roots, policy, variant, source, seed))
+    known = _seeds(roots, source, f"{policy}-{variant}-s")
+    raise TrainingProblem(
+        f"no {variant} weights of seed {seed} for the model {source.name} ({source.digest}): "
+        f"{known}; train them with kvharness train {policy}{options and ' '}{options} "
+        f"--kv-model {source.name} --kv-seeds {seed + 1} "
+        f"--text FILE --out DIR, and run {policy}(weights='DIR')"
+    )
 
 
 def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Checkpoint]:
@@ -99,18 +113,11 @@ def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Che
     ]
 
 
-def _none(roots: Sequence[Path], policy: str, variant: str, source: ModelSource, seed: int) -> str:
-    start = f"{policy}-{variant}-s"
+def _seeds(roots: Sequence[Path], source: ModelSource, start: str) -> str:
     there = sorted(
         int(number)
         for root in roots
         for file in (root / source.digest).glob(f"{start}*.safetensors")
         if (number := file.stem.removeprefix(start)).isdigit()
     )
-    known = f"there are seeds {', '.join(map(str, there))}" if there else "there are none for it"
-    return (
-        f"no {variant} weights of seed {seed} for the model {source.name} ({source.digest}): "
-        f"{known}; train them with kvharness train {policy} --kv-model {source.name} "
-        f"--kv-seeds {seed + 1} "
-        f"--text FILE --out DIR, and run {policy}(weights='DIR')"
-    )
+    return f"there are seeds {', '.join(map(str, there))}" if there else "there are none for it"

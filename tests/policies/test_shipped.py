@@ -37,6 +37,18 @@ def test_a_seed_without_weights_is_refused() -> None:
         SIP().checkpoint(SOURCE, 5)
 
 
+def test_the_published_size_has_one_seed_and_learned_more() -> None:
+    ends = {}
+    for policy in (SIP(), SIP(size="1.7m"), SIP(features="position")):
+        assert len(policy.checkpoint(SOURCE, 0)) == 16
+    for each in all_checkpoints(SHIPPED, policy="sip", source=SOURCE):
+        if each.manifest.seed == 0:
+            ends[each.manifest.variant] = each.manifest.curves[-1]["held_out"]
+    assert ends["1.7m"] < ends["small"] - 0.05 < ends["small-position"] - 0.14
+    with pytest.raises(TrainingProblem, match=r"there are seeds 0; .* sip --size 1.7m --kv-model"):
+        SIP(size="1.7m").checkpoint(SOURCE, 1)
+
+
 def test_manifests_say_where_weights_come_from() -> None:
     for policy in ("sip", "lkv"):
         for each in all_checkpoints(SHIPPED, policy=policy, source=SOURCE):
@@ -58,7 +70,7 @@ def test_seeds_of_sip_end_close_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [SIP(), LKV()])
+@pytest.mark.parametrize("policy", [SIP(), SIP(size="1.7m"), SIP(features="position"), LKV()])
 def test_shipped_weights_fit_the_embedded_model(policy: SIP | LKV) -> None:
     source = find_model(NAME)
     assert source.digest == DIGEST

@@ -54,8 +54,12 @@ def test_features_choose_the_weights_and_what_is_observed(
 
 def test_weights_of_other_features_are_not_taken(trained: Path, tiny_model: Path) -> None:
     source = find_model(str(tiny_model))
-    with pytest.raises(TrainingProblem, match="kvharness train sip"):
+    with pytest.raises(TrainingProblem, match=r"no small weights .* train sip --kv-model"):
         SIP(weights=str(trained)).checkpoint(source, 0)
+    wide = SIP(weights=str(trained), size="1.7m", features="keys")
+    command = "kvharness train sip --size 1.7m --features keys --kv-model"
+    with pytest.raises(TrainingProblem, match=f"no 1.7m-keys weights .* {command}"):
+        wide.checkpoint(source, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from kvharness_policies.attention import mean_received
 from kvharness_policies.sip.features import Feature, parse_features
 from kvharness_policies.sip.network import new_network, trained_network
 from kvharness_policies.sip.scorer import DEFAULT_FEATURES, NOTEBOOK, PER_HEAD, Heads, Shape
-from kvharness_policies.sip.variant import variant_of
+from kvharness_policies.sip.variant import SMALL, options_of, variant_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parents[1] / "weights"
 RANDOM = "random"
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"width": 96, "blocks": 1},
+    SMALL: {"width": 96, "blocks": 1},
     "1.7m": {"width": 256, "blocks": 2, "widening": 4},
 }
 
@@ -64,7 +64,7 @@ class SIP(Policy):
     """
 
     weights: str = "shipped"
-    size: str = "small"
+    size: str = SMALL
     features: str = DEFAULT_FEATURES
     mode: str = PER_HEAD
 
@@ -114,9 +114,16 @@ class SIP(Policy):
         return score
 
     def _find(self, source: ModelSource, seed: int) -> Checkpoint:
-        variant = variant_of(size=self.size, features=self.features, mode=self.mode)
+        choice = {"size": self.size, "features": self.features, "mode": self.mode}
         root = SHIPPED if self.weights == "shipped" else Path(self.weights).expanduser()
-        return find_checkpoint([root], policy="sip", variant=variant, source=source, seed=seed)
+        return find_checkpoint(
+            [root],
+            policy="sip",
+            variant=variant_of(**choice),
+            source=source,
+            seed=seed,
+            options=options_of(**choice),
+        )
 
 
 def shape_of(model: LoadedModel, size: str) -> Shape:
