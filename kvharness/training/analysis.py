@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kvharness.training.command import add_source, open_job
-from kvharness.training.offered import ANALYSTS, load, offered
+from kvharness.training.offered import ANALYSTS, add_choice, load, own_parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from kvharness.training.job import Job
@@ -31,18 +31,13 @@ class Analyst(Protocol):
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments; an analyst's own are known once it is chosen."""
-    names = ", ".join(sorted(offered(ANALYSTS))) or "none is installed"
-    parser.add_argument("policy", metavar="POLICY", help=f"what to look at: {names}")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see POLICY --help")
+    add_choice(parser, ANALYSTS, "what to look at")
 
 
 def run(given: argparse.Namespace) -> int:
     """Draw; exit status 0."""
     analyst = cast("Analyst", load(ANALYSTS, given.policy))
-    parser = argparse.ArgumentParser(
-        prog=f"kvharness analyse {given.policy}",
-        description=(analyst.__doc__ or "").partition("\n\n")[0],
-    )
+    parser = own_parser("analyse", given.policy, analyst)
     parser.add_argument(
         "--figures",
         type=Path,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kvharness.errors import UsageProblem
-from kvharness.training.offered import TRAINERS, load, offered
+from kvharness.training.offered import TRAINERS, add_choice, load, own_parser
 
 if TYPE_CHECKING:
+    import argparse
+
     from kvharness.training.job import Job, Trainer
 
 _MOST_SEEDS = 1000
@@ -17,18 +18,13 @@ _MOST_SEEDS = 1000
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments; a trainer's own are known once it is chosen."""
-    names = ", ".join(sorted(offered(TRAINERS))) or "none is installed"
-    parser.add_argument("policy", metavar="POLICY", help=f"what to train: {names}")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see POLICY --help")
+    add_choice(parser, TRAINERS, "what to train")
 
 
 def run(given: argparse.Namespace) -> int:
     """Train; exit status 0 also where every seed had been trained before."""
     trainer = cast("Trainer", load(TRAINERS, given.policy))
-    parser = argparse.ArgumentParser(
-        prog=f"kvharness train {given.policy}",
-        description=(trainer.__doc__ or "").partition("\n")[0],
-    )
+    parser = own_parser("train", given.policy, trainer)
     add_source(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights go")
     parser.add_argument("--kv-seeds", default="5", metavar="N", help="seeds 0 .. N-1 (default: 5)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib.metadata
 
@@ -14,6 +15,19 @@ ANALYSTS = "kvharness.analysts"
 def offered(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     """Entry points of a group by name."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+
+def add_choice(parser: argparse.ArgumentParser, group: str, purpose: str) -> None:
+    """Declare which of them is meant; its own arguments are known once it is chosen."""
+    names = ", ".join(sorted(offered(group))) or "none is installed"
+    parser.add_argument("policy", metavar="POLICY", help=f"{purpose}: {names}")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see POLICY --help")
+
+
+def own_parser(command: str, name: str, module: object) -> argparse.ArgumentParser:
+    """The parser of one of them, which its docstring's first paragraph describes."""
+    described = " ".join((module.__doc__ or "").partition("\n\n")[0].split())
+    return argparse.ArgumentParser(prog=f"kvharness {command} {name}", description=described)
 
 
 def load(group: str, name: str) -> object:
