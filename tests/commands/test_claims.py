@@ -117,6 +117,18 @@ def test_one_claim_is_explained(judge: Judge) -> None:
     assert "sip" not in out
 
 
+def test_claims_of_one_suite_are_judged_by_themselves(judge: Judge) -> None:
+    wider = FILE.replace('suites = ["qa"]', 'suites = ["qa", "needle"]', 1)
+    assert judge(text=wider)[0] == 1, "needle is missing"
+    code, out, _ = judge("--suite=qa", text=wider)
+    assert code == 0
+    assert out.splitlines()[2].startswith("other ")
+    assert "mine" not in out
+    code, _, err = judge("--suite=quiz")
+    assert code == 2
+    assert err.startswith("kvharness: --suite 'quiz': expected one of ")
+
+
 def test_an_unknown_claim_is_told_with_what_may_be_meant(judge: Judge) -> None:
     code, out, err = judge("--claim", "oracle-beter-than-random")
     assert (code, out) == (2, "")
