@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kvharness.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kvharness.budgets import exact_budgets
+    from kvharness.budgets import Scope, exact_budgets, shared_budgets
     from kvharness.contract import Protection
     from kvharness.model import ModelSource
     from kvharness.policy import (
@@ -34,12 +34,14 @@ __getattr__, __dir__ = lazy_names(
         "Policy": "kvharness.policy",
         "Positions": "kvharness.policy",
         "Protection": "kvharness.contract",
+        "Scope": "kvharness.budgets",
         "Trace": "kvharness.trace",
         "View": "kvharness.policy",
         "as_policy": "kvharness.policy",
         "causal_attention": "kvharness.trace",
         "exact_budgets": "kvharness.budgets",
         "group_mean": "kvharness.trace",
+        "shared_budgets": "kvharness.budgets",
         "window_attention": "kvharness.trace",
     },
 )
@@ -52,11 +54,13 @@ __all__ = [
     "Policy",
     "Positions",
     "Protection",
+    "Scope",
     "Trace",
     "View",
     "as_policy",
     "causal_attention",
     "exact_budgets",
     "group_mean",
+    "shared_budgets",
     "window_attention",
 ]

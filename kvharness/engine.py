@@ -19,7 +19,7 @@ from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
 from kvharness.policy import Needs, Positions
 from kvharness.record import Seconds
 from kvharness.scoring import Scored, evidence_share, merge_record, score_question
-from kvharness.select import mask_digest, score_tokens, select_entries
+from kvharness.select import informed_policy, mask_digest, score_tokens, select_entries
 from kvharness.trace import Trace
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kvharness.cell import Cell
     from kvharness.contract import Contract
     from kvharness.item import Item, Question
+    from kvharness.policy import Policy
     from kvharness.record import Record
     from kvharness.registry import LoadedPolicy
     from kvharness.runtime import Runtime
@@ -241,7 +242,7 @@ class _Selector:
         self._item = item
         self._trace = trace
         self._everything = everything
-        self._scores: dict[str, tuple[torch.Tensor, float]] = {}
+        self._scores: dict[str, tuple[Policy, torch.Tensor, float]] = {}
 
     def choose(self, task: Task) -> _Choice:
         """What a task keeps; its seconds are those of scoring and selecting.
@@ -255,23 +256,24 @@ class _Selector:
         budget = cell.budget(self._trace.tokens, self._setup.contract)
         protection = self._setup.contract.protection.fit(budget)
         with self._stranger(cell.policy):
-            scores, scoring = self._scores.get(cell.policy) or self._score(task)
+            informed, scores, scoring = self._scores.get(cell.policy) or self._score(task)
             start = clock()
-            mask = select_entries(policy, scores, budget, protection, cell.policy)
+            mask = select_entries(informed, scores, budget, protection, cell.policy)
             selecting = clock() - start
         # Only now: what it did wrong while scoring is of every retention.
-        self._scores[cell.policy] = (scores, scoring)
+        self._scores[cell.policy] = (informed, scores, scoring)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
         return _Choice(task=task, kept=kept, seconds=scoring + selecting)
 
-    def _score(self, task: Task) -> tuple[torch.Tensor, float]:
+    def _score(self, task: Task) -> tuple[Policy, torch.Tensor, float]:
         slug, clock = task.policy.slug, self._setup.runtime.clock
         start = clock()
         words = (str(task.cell.seed), self._item.digest, slug)
         view = self._trace.for_policy(task.policy.policy.needs, words)
         scores = score_tokens(task.policy.policy, view, name=slug)
-        return scores, clock() - start
+        informed = informed_policy(task.policy.policy, view, name=slug)
+        return informed, scores, clock() - start
 
     @contextmanager
     def _stranger(self, name: str) -> Iterator[None]:

@@ -149,6 +149,16 @@ class Policy:
         """
         return self
 
+    def informed(self, trace: Trace) -> Policy:
+        """A copy that knows this context, for `allocate` and `select`, which get scores alone.
+
+        Few need it: a choice that takes more than one score for each token, or layer weights
+        that do not follow from scores. What is learned of a context goes on the copy and never
+        on the policy, which sees other contexts too.
+        """
+        del trace
+        return self
+
     def score(self, view: View) -> Tensor:
         """How much each token deserves to stay: float32 ``[K, n]``, finite, higher = keep."""
         msg = f"{type(self).__name__} must implement score(view)"

@@ -48,7 +48,7 @@ def top_entries(scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
 def keep_mask(
     policy: Policy, trace: Trace, budget: int, protection: Protection, *, name: str
 ) -> Tensor:
-    """Score, then select: `score_tokens` and `select_entries` in one.
+    """Score, then select: `score_tokens`, `informed_policy` and `select_entries` in one.
 
     Args:
         policy: the policy.
@@ -63,7 +63,17 @@ def keep_mask(
     Raises:
         PolicyProblem: the policy broke the interface; names the layer and what was expected.
     """
-    return select_entries(policy, score_tokens(policy, trace, name=name), budget, protection, name)
+    scores = score_tokens(policy, trace, name=name)
+    informed = informed_policy(policy, trace, name=name)
+    return select_entries(informed, scores, budget, protection, name)
+
+
+def informed_policy(policy: Policy, trace: Trace, *, name: str) -> Policy:
+    """The policy that selects from the scores of a trace."""
+    informed = policy.informed(trace)
+    if not isinstance(informed, Policy):
+        raise PolicyProblem(name, f"informed returned {_kind(informed)}, expected a Policy")
+    return informed
 
 
 def score_tokens(policy: Policy, trace: Trace, *, name: str) -> Tensor:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness import View
+    from kvharness import Trace, View
     from kvharness.batch import Answers
     from tests.conftest import MakePair
 
@@ -628,6 +628,39 @@ class Learned(Policy):
 def test_a_policy_may_score_with_a_module(runtime: Runtime, item: Item) -> None:
     (record,) = records_of(run_item(make_setup(runtime), item, [scripted(Learned())]))
     assert record.realised_retention == 0.25
+
+
+@dataclass(frozen=True)
+class Informed(Policy):
+    """Keeps the tokens of the largest values, which only its copy for a context knows."""
+
+    seen: list[int] = field(default_factory=list)
+    sums: Tensor | None = None
+
+    def score(self, view: View) -> Tensor:
+        return torch.zeros(view.kv_heads, view.tokens)
+
+    def informed(self, trace: Trace) -> Policy:
+        self.seen.append(trace.tokens)
+        sums = torch.stack([view.values.float().sum(dim=-1) for view in trace.views])
+        return replace(self, sums=sums)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        assert self.sums is not None
+        return super().select(scores + self.sums, budgets, protected)
+
+
+def test_a_policy_is_informed_once_a_context(runtime: Runtime) -> None:
+    policy = Informed()
+    tasks = [scripted(policy, retention=retention) for retention in (QUARTER, HALF)]
+    first, second = make_item(seed=1), make_item(tokens=TOKENS - 4, seed=2)
+    digests = []
+    for item in (first, second, first):
+        records = records_of(run_item(make_setup(runtime), item, tasks))
+        digests.append([record.mask_digest for record in records])
+    assert policy.seen == [TOKENS, TOKENS - 4, TOKENS]
+    assert digests[0] == digests[2]
+    assert digests[0] != digests[1]
 
 
 class Careless(Policy):

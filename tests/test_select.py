@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,6 +122,28 @@ class Scripted(Policy):
 class AllAtOnce(Scripted):
     def score_all(self, trace: Trace) -> Any:
         return self._changed("score_all", super().score_all(trace))
+
+
+@dataclass(frozen=True)
+class Informed(Policy):
+    """Keeps the tokens whose values the context makes largest; its scores say nothing."""
+
+    sums: Tensor | None = None
+
+    def informed(self, trace: Trace) -> Any:
+        return replace(self, sums=torch.stack([view.values.sum(dim=-1) for view in trace.views]))
+
+    def score(self, view: View) -> Tensor:
+        return torch.zeros(view.kv_heads, view.tokens)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        assert self.sums is not None
+        return super().select(scores + self.sums, budgets, protected)
+
+
+class Misinformed(Informed):
+    def informed(self, trace: Trace) -> Any:
+        return trace
 
 
 def run(policy: Policy, protection: Protection = PROTECTION) -> Tensor:
@@ -365,3 +387,16 @@ class Rewrites(Scripted):
 def test_rewriting_budgets_does_not_change_what_is_expected() -> None:
     assert int(run(Rewrites({"more": 0})).sum()) == BUDGET * 6
     assert "select kept [6, 6] entries, expected [5, 5]" in str(problem(Rewrites({"more": 1})))
+
+
+def test_a_policy_selects_knowing_its_context() -> None:
+    policy = Informed()
+    sums = torch.stack([layer.values.sum(dim=-1) for layer in make_trace().layers])
+    budgets = torch.full((LAYERS, HEADS), BUDGET)
+    expected = top_entries(sums, budgets, torch.zeros(TOKENS, dtype=torch.bool))
+    assert torch.equal(run(policy, Protection(sinks=0, recents=0)), expected)
+    assert policy.sums is None
+
+
+def test_informed_must_return_a_policy() -> None:
+    assert "informed returned Trace, expected a Policy" in str(problem(Misinformed()))

@@ -13,7 +13,7 @@ import torch
 
 from kvharness.ambient import kept
 from kvharness.policy import Policy
-from kvharness.select import score_tokens, select_entries
+from kvharness.select import informed_policy, score_tokens, select_entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +89,9 @@ def read_as_is(
     with torch.no_grad(), global_seed(luck), kept() as reading.changed:
         try:
             reading.scores = score_tokens(watched, trace, name="policy")
+            informed = informed_policy(watched, trace, name="policy")
             scores = reading.scores.clone()
-            reading.given = select_entries(watched, scores, budget, protection, "policy")
+            reading.given = select_entries(informed, scores, budget, protection, "policy")
             reading.mask = reading.given.clone()
         except (KeyboardInterrupt, GeneratorExit):
             raise
