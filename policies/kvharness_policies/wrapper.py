@@ -1,0 +1,74 @@
+"""What policies around another policy share: all that they do not change is the other's."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from kvharness import Policy, Positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import LoadedModel, ModelSource, Protection, Trace, View
+
+
+@dataclass(frozen=True)
+class Wrapper(Policy):
+    """Delegates every stage to ``scorer``; a subclass overrides the stage that it changes.
+
+    Needs, positions and whether a seed matters are the scorer's. Budgets are head-wise when
+    either's are, and nest only when both's do.
+    """
+
+    scorer: Policy
+
+    def __post_init__(self) -> None:
+        # They follow from the scorer, so they are no fields: only parameters may enter a key.
+        mine, other = type(self).capabilities, self.scorer.capabilities
+        given = replace(
+            other,
+            nested=mine.nested and other.nested,
+            head_wise=mine.head_wise or other.head_wise,
+        )
+        if given.head_wise and self.scorer.positions is not Positions.ORIGINAL:
+            raise ValueError("compact positions need equal budgets in all heads; wrap another one")
+        object.__setattr__(self, "capabilities", given)
+        object.__setattr__(self, "positions", self.scorer.positions)
+        object.__setattr__(self, "needs", type(self).needs.union(self.scorer.needs))
+
+    def around(self, scorer: Policy) -> Self:
+        """The same wrapper, prepared or not, around another policy."""
+        if scorer is self.scorer:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "scorer", scorer)
+        return other
+
+    def checkpoint(self, source: ModelSource, seed: int) -> str:
+        return self.scorer.checkpoint(source, seed)
+
+    def prepare(self, model: LoadedModel, seed: int) -> None:
+        self.scorer.prepare(model, seed)
+
+    def untrained(self) -> Policy:
+        return self.around(self.scorer.untrained())
+
+    def informed(self, trace: Trace) -> Policy:
+        return self.around(self.scorer.informed(trace))
+
+    def score(self, view: View) -> Tensor:
+        return self.scorer.score(view)
+
+    def score_all(self, trace: Trace) -> Tensor:
+        return self.scorer.score_all(trace)
+
+    def protect(self, tokens: int, budget: int) -> Protection:
+        return self.scorer.protect(tokens, budget)
+
+    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+        return self.scorer.allocate(scores, budget, protected)
+
+    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+        return self.scorer.select(scores, budgets, protected)
