@@ -1,0 +1,104 @@
+"""Policies that ask a long history of queries how each token fared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness import Needs, Policy, Protection, group_mean, window_attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import View
+
+_RECORDS = ("count", "mean")
+#: Attention this close below even attention counts as even: equal keys must not be told apart by
+#: rounding.
+_EVEN = 1 - 1e-3
+
+
+@dataclass(frozen=True)
+class Scissorhands(Policy):
+    """Scissorhands (arXiv 2305.17118): what was pivotal in the recent past stays.
+
+    Score, ``record="count"``: ``s[k, j] = -mean over h in group(k) of #{i in the last window,
+    i >= j : A[h, i, j] < 1 / (i + 1)}``, how often a token got less than even attention;
+    ``record="mean"``: the mean over the window of ``A[h, i, j]``. ``[H, w, n]`` to ``[K, n]``.
+    Protects the last ``recents`` tokens.
+
+    Defaults: ``window = 400, recents = 10``, those of the VATP repository's implementation, which
+    uses the mean; the count is the paper's record as known second-hand.
+    Source: no official code was found. Deviations: one eviction at the end of prefill, where the
+    paper drops half the budget whenever the cache is full; budgets are uniform, the paper gives
+    later layers more; the mean over the query group is ours. Pitfall kept as it is: a token that
+    came late has been counted in fewer rows, so the count favours recent tokens.
+    Not verified: the paper's rule, its layer budgets and its tables.
+    """
+
+    window: int = 400
+    recents: int = 10
+    record: str = "count"
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window={self.window}: expected 1 or more queries")
+        if self.recents < 0:
+            raise ValueError(f"recents={self.recents}: expected 0 or more tokens")
+        if self.record not in _RECORDS:
+            raise ValueError(f"record={self.record!r}: expected one of {', '.join(_RECORDS)}")
+        # Follows from the window, so it is no field.
+        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    def score(self, view: View) -> Tensor:
+        attention = window_attention(view)
+        if self.record == "mean":
+            return group_mean(attention.mean(dim=1), view.kv_heads)
+        order = torch.arange(view.tokens, device=attention.device)
+        rows = order[view.tokens - attention.shape[1] :, None]
+        low = (attention * (rows + 1) < _EVEN) & (order <= rows)
+        return -group_mean(low.sum(dim=1).float(), view.kv_heads)
+
+    def protect(self, tokens: int, budget: int) -> Protection:
+        del tokens, budget
+        return Protection(sinks=0, recents=self.recents)
+
+
+@dataclass(frozen=True)
+class DecodeProximal(Policy):
+    """Evidence recovery (arXiv 2605.08234): mean attention, of the queries nearest to decoding.
+
+    Score: ``s[k, j] = mean over h in group(k) of (sum_i r_i A[h, i, j]) / (sum_{i >= j} r_i)``
+    over the last ``window`` queries ``i`` with ``r_i = exp(-(n - 1 - i) / tau)``; ``[H, w, n]`` to
+    ``[K, n]``. The divisor removes the exposure bias of summed attention, to tokens that more
+    queries see; the weights let the queries that are most like decoding decide.
+    It is the third step of that paper's ladder: the first, summed attention, is `H2O` without its
+    recents, and the second, the same without exposure bias, is `PrefillAttention`, which this is
+    with all queries and a large ``tau``.
+
+    Defaults: ``window = 128, tau = 32``: ours; the paper names the steps and gives no numbers, nor
+    a formula for this one. Its fourth step, denoising between layers, is left out: it added 0.2.
+    Not verified: the paper's ladder (7.2, 25.8, 33.2, 33.4 of 35.6).
+    """
+
+    window: int = 128
+    tau: float = 32.0
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window={self.window}: expected 1 or more queries")
+        if not self.tau > 0:
+            raise ValueError(f"tau={self.tau}: expected a number of tokens above 0")
+        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    def score(self, view: View) -> Tensor:
+        attention = window_attention(view)
+        rows = attention.shape[1]
+        weights = (torch.arange(1 - rows, 1, device=attention.device) / self.tau).exp()
+        seen_by = torch.ones(view.tokens, device=attention.device) * weights.sum()
+        # From the last row on: a token of the window is seen by the rows from its own.
+        seen_by[view.tokens - rows :] = weights.flip(0).cumsum(0).flip(0)
+        received = (attention * weights[:, None]).sum(dim=1)
+        return group_mean(received / seen_by, view.kv_heads)

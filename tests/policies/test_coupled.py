@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvharness import Protection
+from kvharness_policies.allocation import Ada
+from kvharness_policies.attention import H2O, PrefillAttention
+from kvharness_policies.coupled import Coupled
+from kvharness_policies.keys import Knorm
+
+if TYPE_CHECKING:
+    from tests.policies.conftest import Keep, MakeTrace, NaiveKept
+
+
+def naive(scores: list[float], budget: int, protected: set[int], group: int) -> list[int]:
+    tokens = range(len(scores))
+    groups = [
+        [j for j in range(first, first + group) if j in tokens and j not in protected]
+        for first in range(0, len(scores), group)
+    ]
+    ranked = sorted(
+        (g for g in groups if g), key=lambda g: (-sum(scores[j] for j in g) / len(g), g[0])
+    )
+    kept = set(protected)
+    for each in ranked:
+        if len(kept) + len(each) > budget:
+            break
+        kept |= set(each)
+    rest = sorted((j for j in tokens if j not in kept), key=lambda j: (-scores[j], j))
+    return sorted(kept | set(rest[: budget - len(kept)]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_whole_groups_and_then_the_highest_scores(data: st.DataObject) -> None:
+    tokens = data.draw(st.integers(1, 14), "tokens")
+    group = data.draw(st.integers(1, 6), "group")
+    budget = data.draw(st.integers(1, tokens), "budget")
+    protected = data.draw(st.sets(st.integers(0, tokens - 1), max_size=budget), "protected")
+    row = st.lists(st.integers(-3, 3), min_size=tokens, max_size=tokens)
+    scores = data.draw(st.lists(row, min_size=2, max_size=2), "scores")
+    mask = torch.zeros(tokens, dtype=torch.bool)
+    mask[sorted(protected)] = True
+    kept = Coupled(Knorm(), group=group).select(
+        torch.tensor([scores]).float(), torch.full((1, 2), budget), mask
+    )
+    found = [head.nonzero().flatten().tolist() for head in kept[0]]
+    assert found == [naive([float(x) for x in each], budget, protected, group) for each in scores]
+
+
+def test_groups_of_one_are_the_wrapped_choice(make_trace: MakeTrace, keep: Keep) -> None:
+    trace = make_trace(tokens=14)
+    protection = Protection(sinks=1, recents=2)
+    for inner in (H2O(), Ada(PrefillAttention())):
+        expected = keep(inner, trace, 7, protection)
+        assert keep(Coupled(inner, group=1), trace, 7, protection) == expected
+
+
+def test_scores_and_budgets_are_the_wrapped_ones(
+    make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
+) -> None:
+    trace, inner = make_trace(tokens=14), Ada(PrefillAttention(), alpha=0)
+    counts = [[len(head) for head in layer] for layer in keep(inner, trace, 6)]
+    kept = keep(Coupled(inner, group=3), trace, 6)
+    assert [[len(head) for head in layer] for layer in kept] == counts
+    single = [
+        [naive_kept(row, due) for row, due in zip(rows, dues, strict=True)]
+        for rows, dues in zip(PrefillAttention().score_all(trace).tolist(), counts, strict=True)
+    ]
+    assert kept != single, "the groups decide"
+
+
+def test_impossible_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="group=0: expected 1 or more"):
+        Coupled(H2O(), group=0)
