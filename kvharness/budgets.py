@@ -91,7 +91,8 @@ def _own_of_heads(rows: Tensor, free: Tensor, heads: int) -> Tensor:
     order = rows.argsort(dim=1, descending=True, stable=True)
     best = torch.arange(rows.shape[1], device=rows.device) < free.to(rows.device)[:, None]
     chosen = torch.zeros_like(best).scatter_(1, order, best)
-    return chosen.unflatten(1, (heads, -1)).sum(dim=2).cpu().double()
+    own: Tensor = chosen.unflatten(1, (heads, -1)).sum(dim=2)
+    return own.cpu().double()
 
 
 def _even(free: Tensor, heads: int) -> Tensor:

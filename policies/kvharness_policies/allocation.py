@@ -171,7 +171,8 @@ def _entropies(scores: Tensor) -> Tensor:
     totals = flat.sum(dim=1, keepdim=True)
     even = torch.full_like(flat, 1 / flat.shape[1])
     shares = torch.where(totals > 0, flat / totals.clamp(min=1e-300), even)
-    return torch.special.entr(shares).sum(dim=1).clamp(min=0) / math.log(flat.shape[1])
+    entropies: Tensor = torch.special.entr(shares).sum(dim=1).clamp(min=0)
+    return entropies / math.log(flat.shape[1])
 
 
 def _check_alpha(alpha: float) -> None:

@@ -61,7 +61,7 @@ class CAOTE(Wrapper):
         attention = torch.where(total > 0, attention / total, 1 / view.tokens)
         weights = torch.full_like(attention, 1 / view.tokens) if self.fast else attention
         output = weights[:, None] @ values
-        apart = (output - values).norm(dim=-1)
+        apart: Tensor = (output - values).norm(dim=-1)
         return (attention / (1 - attention).clamp(min=_LEAST_REST) * apart).float()
 
 

@@ -40,7 +40,8 @@ class SageKV(Policy):
 
     def score(self, view: View) -> Tensor:
         last = window_attention(view)[:, -1]
-        return last.unflatten(0, (view.kv_heads, -1)).amax(dim=1)
+        largest: Tensor = last.unflatten(0, (view.kv_heads, -1)).amax(dim=1)
+        return largest
 
     def protect(self, tokens: int, budget: int) -> Protection:
         del tokens, budget

@@ -109,7 +109,7 @@ class ValueBlocks(Policy):
         for row in attention.unbind(dim=2):
             weights = pad(row, (0, missing)).unflatten(2, (blocks, -1))
             total += self._change(weights, values).mean(dim=1)
-        scores = (total / attention.shape[2]).repeat_interleave(self.block, dim=1)
+        scores: Tensor = (total / attention.shape[2]).repeat_interleave(self.block, dim=1)
         return scores[:, : view.tokens].float()
 
     def protect(self, tokens: int, budget: int) -> Protection:
@@ -124,4 +124,5 @@ class ValueBlocks(Policy):
         output = moved.sum(dim=2, keepdim=True)
         apart = moved / mass.clamp(min=_EPSILON)[..., None] - output
         factor = mass / (1 - mass).clamp(min=_EPSILON) if self.leverage else mass
-        return factor.square() * apart.square().sum(dim=-1)
+        distance: Tensor = apart.square().sum(dim=-1)
+        return factor.square() * distance

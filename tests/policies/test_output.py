@@ -186,7 +186,7 @@ def test_only_the_projections_of_compressed_layers_count() -> None:
     )
     (found,) = output_projections(module)
     assert found.data_ptr() == layers[1].self_attn.o_proj.weight.data_ptr()
-    layers[1].self_attn = None  # type: ignore[assignment]
+    layers[1].self_attn = None
     with pytest.raises(ValueError, match=r"no self_attn.o_proj in its layers; choose a model"):
         output_projections(module)
 
