@@ -38,17 +38,20 @@ class Needs:
         column_sums: the attention each key received, summed over all context queries.
         future: the largest attention that any token of the true questions and answers pays to
             each key. Only an upper bound may ask for it: no deployable policy can know it.
+        hidden_similarity: how little each layer changes the hidden states of the context.
     """
 
     queries: int = 0
     column_sums: bool = False
     future: bool = False
+    hidden_similarity: bool = False
 
     def union(self, other: Needs) -> Needs:
         return Needs(
             queries=max(self.queries, other.queries),
             column_sums=self.column_sums or other.column_sums,
             future=self.future or other.future,
+            hidden_similarity=self.hidden_similarity or other.hidden_similarity,
         )
 
 
@@ -84,6 +87,8 @@ class View:
         queries: ``[H, w, d]``, post-RoPE, of the last ``w`` tokens; None unless asked for.
         column_sums: float32 ``[H, n]``; None unless asked for.
         future: float32 ``[H, n]``; None unless asked for.
+        similarity: mean cosine of the context's hidden states before and after the layer; None
+            unless asked for.
     """
 
     layer: int
@@ -95,6 +100,7 @@ class View:
     queries: Tensor | None = None
     column_sums: Tensor | None = None
     future: Tensor | None = None
+    similarity: float | None = None
 
     @property
     def tokens(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from kvharness.memory import explained
 from kvharness.policy import Needs
 from kvharness.prompt import Encoder
 from kvharness.rotary import Rotation
+from kvharness.similarity import hidden_similarities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,12 @@ class Runtime:
         positions = torch.arange(len(context), device=self.device)[None]
         start = self.clock()
         doing = f"reading {len(context)} tokens"
-        with explained(self.device, doing), torch.no_grad(), reading(reader):
+        with (
+            explained(self.device, doing),
+            torch.no_grad(),
+            reading(reader),
+            hidden_similarities(self.model, wanted=needs.hidden_similarity) as similarities,
+        ):
             self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
         seconds = self.clock() - start
         if not reader.layers:
@@ -128,7 +134,10 @@ class Runtime:
                 f"every attention layer of {self.source.name} slides over a window, so there is "
                 f"nothing to compress; choose a model with global attention layers"
             )
-        layers = dict(sorted(reader.layers.items()))
+        layers = {
+            index: replace(layer, similarity=similarities.get(index))
+            for index, layer in sorted(reader.layers.items())
+        }
         return Prefilled(layers=layers, sliding=reader.sliding, tokens=len(context)), seconds
 
     def clock(self) -> float:

@@ -26,6 +26,7 @@ class LayerTrace:
     queries: Tensor | None = None
     column_sums: Tensor | None = None
     future: Tensor | None = None
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class Trace:
             queries=None if queries is None else queries[:, -needs.queries :],
             column_sums=layer.column_sums if needs.column_sums else None,
             future=layer.future if needs.future else None,
+            similarity=layer.similarity if needs.hidden_similarity else None,
         )
 
 

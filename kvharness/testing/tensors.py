@@ -52,13 +52,14 @@ class Shape:
 class LayerTensors:
     """Everything of one layer: queries ``[H, n, d]``, keys and values ``[K, n, d]``.
 
-    ``future`` is float32 ``[H, n]``, as in `View`.
+    ``future`` is float32 ``[H, n]`` and ``similarity`` from 0 to 1, as in `View`.
     """
 
     queries: Tensor
     keys: Tensor
     values: Tensor
     future: Tensor
+    similarity: float = 1.0
 
     def observed(self, needs: Needs, *, chunk: int = 256) -> LayerTrace:
         """What the harness records for ``needs``, copied; ``chunk`` queries a step of the sums."""
@@ -71,6 +72,7 @@ class LayerTensors:
             queries=self.queries[:, -window:].clone() if window else None,
             column_sums=sums if needs.column_sums else None,
             future=self.future.clone() if needs.future else None,
+            similarity=self.similarity if needs.hidden_similarity else None,
         )
 
 
@@ -95,4 +97,6 @@ def draw_layer(
     q, k, v = (
         (each * factor).clamp(-_LARGEST, _LARGEST).to(dtype) for each in (queries, keys, values)
     )
-    return LayerTensors(queries=q, keys=k, values=v, future=future)
+    # Not drawn: one draw more would change every case.
+    similarity = float(future.mean())
+    return LayerTensors(queries=q, keys=k, values=v, future=future, similarity=similarity)

@@ -59,6 +59,7 @@ def _permuted(layer: LayerTensors, kv_heads: int, inside: Sequence[int]) -> Laye
         keys=layer.keys,
         values=layer.values,
         future=turned(layer.future),
+        similarity=layer.similarity,
     )
 
 

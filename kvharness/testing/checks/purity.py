@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kvharness.testing.reading import Reading
     from kvharness.trace import Trace
 
-_EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True)
+_EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True, hidden_similarity=True)
 #: So many tokens of which half are kept: two random choices are never the same by chance.
 _LONG = Shape(layers=2, heads=4, kv_heads=2, tokens=48, size=16)
 
