@@ -117,9 +117,16 @@ def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str]:
         offered = _offered(name, known)
     except KvharnessError as error:
         return "broken", str(error)
-    status = "anchor" if name in set(Anchor) else "ready"
     text = inspect.getdoc(offered) or ""
-    return "wrapper" if known[name].wraps else status, text.partition("\n")[0]
+    return _standing(known[name]), text.partition("\n")[0]
+
+
+def _standing(found: registry.Installed) -> str:
+    if found.name in set(Anchor):
+        return "anchor"
+    if found.wraps:
+        return "wrapper"
+    return "on request" if found.on_request else "ready"
 
 
 def _offered(name: str, known: dict[str, registry.Installed]) -> object:

@@ -58,7 +58,8 @@ class Gate:
         there: list[Claim] = []
         if settings.claims is not ClaimsMode.OFF:
             there = list(all_claims(settings.claims_files))
-        found = selected(there, settings.named or None)
+        one_by_one = None if settings.everything else settings.named or None
+        found = selected(there, one_by_one, on_request=settings.everything or installed is None)
         known = None if installed is None else frozenset(installed)
         return cls(
             mode=settings.claims,

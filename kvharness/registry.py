@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import Capabilities, FunctionPolicy, Needs, Policy, Positions
 from kvharness.source import source_digest
-from kvharness.spec import PolicySpec
+from kvharness.spec import EVERY, PolicySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 GROUP = "kvharness.policies"
 #: Of policies around other policies, ``ada(snapkv)``, which no run takes unasked.
 WRAPPERS = "kvharness.wrappers"
+#: Of policies that a run takes only where they are named, by themselves or as `EVERY`.
+ON_REQUEST = "kvharness.on_request"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FIELDS = "__dataclass_fields__"
 _FIRST_POLICIES = "run pip install kvharness-policies"
@@ -41,6 +43,11 @@ class Installed:
     def wraps(self) -> bool:
         """Whether it needs another policy in its parentheses."""
         return self.entry_point.group == WRAPPERS
+
+    @property
+    def on_request(self) -> bool:
+        """Whether it runs only where it is named."""
+        return self.entry_point.group == ON_REQUEST
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
@@ -78,7 +85,8 @@ def installed() -> dict[str, Installed]:
         UsageProblem: two distributions offer the same name, or a name cannot be a test id.
     """
     found: dict[str, Installed] = {}
-    entries = (importlib.metadata.entry_points(group=group) for group in (GROUP, WRAPPERS))
+    groups = (GROUP, ON_REQUEST, WRAPPERS)
+    entries = (importlib.metadata.entry_points(group=group) for group in groups)
     for entry in chain.from_iterable(entries):
         candidate = _installed(entry)
         other = found.setdefault(candidate.name, candidate)
@@ -94,10 +102,10 @@ def _installed(entry: importlib.metadata.EntryPoint) -> Installed:
     # A broken installation has metadata without a name or version.
     distribution = (entry.dist.name if entry.dist else None) or "unknown"
     version = (entry.dist.version if entry.dist else None) or "0"
-    if not _NAME.fullmatch(entry.name):
+    if not _NAME.fullmatch(entry.name) or entry.name == EVERY:
         raise UsageProblem(
             f"{distribution} {version} offers a policy named {entry.name!r}; a name is made of "
-            f"lower-case letters, digits, '.', '+' and '-'"
+            f"lower-case letters, digits, '.', '+' and '-', and is not {EVERY!r}"
         )
     return Installed(name=entry.name, distribution=distribution, version=version, entry_point=entry)
 
@@ -259,19 +267,25 @@ def _plain(value: object) -> object:
 
 
 def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[PolicySpec]:
-    """Specifications for ``--policy`` values; when there are none, all policies but wrappers.
+    """Specifications for ``--policy`` values; when there are none, those that need no request.
+
+    `EVERY` stands for all policies but wrappers.
 
     Raises:
         UsageProblem: one is not installed, none is, or two would have the same test ids.
     """
     specs = [spec for text in texts for spec in PolicySpec.parse_list(text)]
-    for spec in specs:
+    named = [spec for spec in specs if str(spec) != EVERY]
+    for spec in named:
         require(spec, known)
     if not known:
         raise UsageProblem(f"no policy is installed; {_FIRST_POLICIES}")
+    alone = [name for name, found in known.items() if not found.wraps]
+    if not specs:
+        alone = [name for name in alone if not known[name].on_request]
+    unnamed = [] if specs and named == specs else [PolicySpec(name=name) for name in alone]
     chosen: dict[str, PolicySpec] = {}
-    alone = [PolicySpec(name=name) for name, found in known.items() if not found.wraps]
-    for spec in specs or alone:
+    for spec in [*unnamed, *named]:
         other = chosen.setdefault(spec.slug, spec)
         if other != spec:
             raise UsageProblem(f"--policy: {other} and {spec} have the same test ids; run one")

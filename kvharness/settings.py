@@ -21,7 +21,7 @@ from kvharness.contract import (
 from kvharness.errors import UsageProblem
 from kvharness.options import OPTIONS, raw_value
 from kvharness.place import typed
-from kvharness.spec import PolicySpec
+from kvharness.spec import EVERY, PolicySpec
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -114,8 +114,15 @@ class Settings:
 
     @property
     def named(self) -> list[str]:
-        """Slugs of the policies that ``--policy`` gave, in their order; none where it was left."""
-        return [spec.slug for text in self.policies for spec in PolicySpec.parse_list(text)]
+        """Slugs of the policies that ``--policy`` gave one by one, in their order."""
+        specs = (spec for text in self.policies for spec in PolicySpec.parse_list(text))
+        return [spec.slug for spec in specs if str(spec) != EVERY]
+
+    @property
+    def everything(self) -> bool:
+        """Whether ``--policy`` asked for all policies."""
+        specs = (spec for text in self.policies for spec in PolicySpec.parse_list(text))
+        return any(str(spec) == EVERY for spec in specs)
 
     def options(self) -> dict[str, str]:
         """What the contract does not say of how answers are computed, by flag, unless default."""

@@ -17,6 +17,10 @@ _DEEPEST = 8
 _LONGEST = 2000
 
 
+#: Stands for all policies but wrappers.
+EVERY = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySpec:
     """A policy name with the policies it wraps and the parameters it is given."""

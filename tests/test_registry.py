@@ -158,7 +158,9 @@ def test_one_distribution_that_is_found_twice(
     assert list(installed()) == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["Mine", "my policy", "-mine", "mine/yours", "über", "a(b)"])
+@pytest.mark.parametrize(
+    "name", ["Mine", "my policy", "-mine", "mine/yours", "über", "a(b)", "all"]
+)
 def test_a_name_that_cannot_be_an_id(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     offer(monkeypatch, EntryPoint(name, "one:Policy", GROUP))
     with pytest.raises(UsageProblem, match="unknown 0 offers a policy named"):
@@ -187,6 +189,20 @@ def test_each_specification_once_in_the_given_order(known: dict[str, Installed])
     specs = resolve(["plain,score", "plain(window=3)", "score"], known)
     assert [each.slug for each in specs] == ["plain", "score", "plain+window3"]
     assert [each.name for each in resolve([], known)] == list(known)
+
+
+def test_a_policy_on_request_runs_where_it_is_named_or_all_are(
+    known: dict[str, Installed],
+) -> None:
+    for name, group in (("plain", registry.ON_REQUEST), ("one", registry.WRAPPERS)):
+        entry = EntryPoint(name, f"registered:{NAMES[name]}", group)
+        known[name] = Installed(name=name, distribution="mine-kv", version="1.5", entry_point=entry)
+    usual = [name for name in known if name not in {"plain", "one"}]
+    assert [each.name for each in resolve([], known)] == usual
+    assert [each.name for each in resolve(["plain"], known)] == ["plain"]
+    every = [name for name in known if name != "one"]
+    assert [each.name for each in resolve(["all"], known)] == every
+    assert [each.slug for each in resolve(["all,one(plain)"], known)] == [*every, "one+plain"]
 
 
 def test_two_specifications_with_the_same_ids(known: dict[str, Installed]) -> None:

@@ -71,6 +71,7 @@ class Claim:
         settings: contract under which the expectation was established.
         expect: verdict by model name.
         source, why: where it was published, and what explains the margin.
+        on_request: a run measures it only where its policy, or every policy, is named.
         origin, table: file that the claim stands in, and which ``[[claim]]`` there, from 1.
     """
 
@@ -91,6 +92,7 @@ class Claim:
     expect: Mapping[str, Verdict] = field(default_factory=dict)
     source: str = ""
     why: str = ""
+    on_request: bool = False
     origin: str = ""
     table: int = 1
 

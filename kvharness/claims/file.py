@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEYS = (
     "id", "kind", "policy", "baseline", "suites", "retention", "metric", "margin", "unit",
     "method", "baseline_retention", "control", "family", "settings", "expect", "source", "why",
+    "on_request",
 )  # fmt: skip
 #: Kinds that say that nothing is there to be seen.
 _NEEDS_CONTROL = (Kind.NOT_BETTER, Kind.EQUIVALENT)
@@ -111,6 +112,7 @@ def _claim(table: Table) -> Claim:
         expect=_expect(table),
         source=table.text("source", ""),
         why=table.text("why", ""),
+        on_request=table.switch("on_request"),
         origin=str(table.path),
         table=table.ordinal,
     )

@@ -34,11 +34,16 @@ class Needs:
     retentions: Mapping[str, tuple[Fraction, ...]]
 
 
-def selected(claims: Iterable[Claim], slugs: Iterable[str] | None) -> list[Claim]:
-    """Claims of these policies, with their controls; all of them where none is named."""
+def selected(
+    claims: Iterable[Claim], slugs: Iterable[str] | None, *, on_request: bool = False
+) -> list[Claim]:
+    """Claims of these policies, with their controls; where none is named, those of all.
+
+    Among all, claims ``on_request`` count only where that is asked for.
+    """
     claims = list(claims)
     if slugs is None:
-        return claims
+        return [claim for claim in claims if on_request or not claim.on_request]
     named = set(slugs)
     chosen = {claim.id for claim in claims if claim.policies[0].slug in named}
     controls = {claim.control for claim in claims if claim.id in chosen}

@@ -88,6 +88,12 @@ class Table:
             raise self.problem(key, f"{shown(value)}: expected a number from 0")
         return float(value)
 
+    def switch(self, key: str) -> bool:
+        value = self.left.pop(key, False)
+        if not isinstance(value, bool):
+            raise self.problem(key, f"{shown(value)}: expected true or false")
+        return value
+
     def mapping(self, key: str) -> dict[str, Any]:
         value = self.left.pop(key, {})
         if not isinstance(value, dict):

@@ -47,6 +47,7 @@ EVERY: dict[str, Any] = {
     "expect": {"tiny": "refuted", "org/tiny-3.1": "inconclusive"},
     "source": "a paper",
     "why": "a reason",
+    "on_request": True,
 }
 
 
@@ -71,6 +72,7 @@ def test_a_claim_with_the_keys_that_it_needs(claims_file: Path) -> None:
     assert (found.margin, found.unit, found.method) == (0.0, Unit.ITEM, Method.AUTO)
     assert (found.baseline_retention, found.control, found.family) == (None, None, None)
     assert (found.settings, found.expect, found.source, found.why) == ({}, {}, "", "")
+    assert not found.on_request
     assert found.origin == str(claims_file)
 
 
@@ -82,6 +84,7 @@ def test_a_claim_with_every_key(claims_file: Path) -> None:
     assert found.settings == EVERY["settings"]
     assert found.expect == {"tiny": Verdict.REFUTED, "org/tiny-3.1": Verdict.INCONCLUSIVE}
     assert (found.source, found.why) == ("a paper", "a reason")
+    assert found.on_request
 
 
 def test_claims_stay_in_the_order_of_the_file(claims_file: Path) -> None:

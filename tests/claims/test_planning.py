@@ -41,6 +41,14 @@ def test_without_a_policy_every_claim_is_selected() -> None:
     assert selected(CLAIMS, None) == CLAIMS
 
 
+def test_a_claim_on_request_is_selected_where_it_or_everything_is_named() -> None:
+    costly = claim(id="costly", policy="tova", on_request=True)
+    claims = [*CLAIMS, costly]
+    assert selected(claims, None) == CLAIMS
+    assert selected(claims, None, on_request=True) == claims
+    assert selected(claims, ["tova"]) == [costly]
+
+
 def test_claims_of_a_policy_come_with_their_controls() -> None:
     assert ids(selected(CLAIMS, ["snapkv+window16"])) == ["control", "mine"]
     assert ids(selected(CLAIMS, ["h2o"])) == ["about-another"]

@@ -26,6 +26,14 @@ def test_keys_are_taken_out_as_they_are_read() -> None:
     assert found.left == {}
 
 
+def test_a_switch_is_true_or_false() -> None:
+    assert table(id="a", margin=True).switch("margin") is True
+    assert table(id="a").switch("margin") is False
+    for given in (1, "yes", []):
+        with pytest.raises(ClaimProblem, match=r"margin .*: expected true or false"):
+            table(id="a", margin=given).switch("margin")
+
+
 def test_what_is_left_out_has_a_default() -> None:
     assert table().text("id", "d") == "d"
     assert table().choice("kind", Kind, Kind.BETTER) is Kind.BETTER
