@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from kvharness.model import ModelSource
     from kvharness.trace import Trace
 
+_GLOBAL = "full_attention"
+
 
 class Positions(StrEnum):
     """Where kept tokens sit after eviction."""
@@ -122,6 +124,13 @@ class LoadedModel:
 
     source: ModelSource
     module: PreTrainedModel
+
+    @property
+    def compressed(self) -> tuple[int, ...]:
+        """Decoder layers that a trace has, in its order: those that do not slide over a window."""
+        config = self.module.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or [_GLOBAL] * config.num_hidden_layers
+        return tuple(index for index, kind in enumerate(kinds) if kind == _GLOBAL)
 
 
 class Policy:

@@ -226,7 +226,8 @@ def _expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
     for name, value in parameters.items():
         default = known[name].default if name in known else None
         if isinstance(default, int | float) and isinstance(value, str):
-            raise TypeError(f"{name}={value!r}: expected a number such as {default}")
+            due = "True or False" if isinstance(default, bool) else f"a number such as {default}"
+            raise TypeError(f"{name}={value!r}: expected {due}")
 
 
 def _takes(offered: Any) -> str:

@@ -51,6 +51,11 @@ class Wrapper(Policy):
     floor: float = 0.2
 
 
+@dataclass(frozen=True)
+class Switch(Policy):
+    on: bool = True
+
+
 class NoDataclass(Policy):
     pass
 
@@ -82,6 +87,7 @@ NAMES = {
     "decorated": "decorated",
     "plain": "Plain",
     "wrapper": "Wrapper",
+    "switch": "Switch",
     "no-dataclass": "NoDataclass",
     "instance": "instance",
     "factory": "factory",
@@ -320,6 +326,7 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
         ),
         ("plain(window=abc)", r"TypeError: window='abc': expected a number such as 32; its param"),
         ("wrapper(plain, floor=low)", "TypeError: floor='low': expected a number such as 0.2; its"),
+        ("switch(on=false)", "TypeError: on='false': expected True or False; its para"),
         ("plain(plain, plain, plain)", "TypeError: .* positional .*; its parameters are window=32"),
         ("instance(window=3)", "TypeError: it takes no parameters; "),
         ("score(window=3)", "TypeError: .*; its parameters are view$"),

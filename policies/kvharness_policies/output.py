@@ -103,7 +103,7 @@ class CriticalKV(Wrapper):
     def prepare(self, model: LoadedModel, seed: int) -> None:
         super().prepare(model, seed)
         # Follow from the model, so they are no field.
-        object.__setattr__(self, "_projections", output_projections(model.module))
+        object.__setattr__(self, "_projections", output_projections(model))
 
     def informed(self, trace: Trace) -> Policy:
         projections: list[Tensor] = self._projections  # type: ignore[attr-defined]
@@ -129,25 +129,22 @@ def _with_window(view: View, scores: Tensor) -> Tensor:
     return torch.cat((scores[:, :prefix], window), dim=1)
 
 
-def output_projections(module: Any) -> list[Tensor]:
+def output_projections(model: LoadedModel) -> list[Tensor]:
     """Weights ``[D, H d]`` of the output projections of the layers that are compressed.
 
     Raises:
         ValueError: the model keeps them elsewhere.
     """
-    layers = module.get_decoder().layers
-    kinds = getattr(module.config.get_text_config(), "layer_types", None)
-    kinds = kinds or ["full_attention"] * len(layers)
+    layers: Any = model.module.get_decoder().layers
     found = []
-    for layer, kind in zip(layers, kinds, strict=True):
-        projection = getattr(getattr(layer, "self_attn", None), "o_proj", None)
+    for index in model.compressed:
+        projection = getattr(getattr(layers[index], "self_attn", None), "o_proj", None)
         if projection is None:
             raise ValueError(
-                f"{type(module).__name__} has no self_attn.o_proj in its layers; choose a model of "
-                f"the Llama kind (Llama, Qwen, Mistral, Gemma, ...)"
+                f"{type(model.module).__name__} has no self_attn.o_proj in its layers; choose a "
+                f"model of the Llama kind (Llama, Qwen, Mistral, Gemma, ...)"
             )
-        if kind == "full_attention":
-            found.append(projection.weight.detach())
+        found.append(projection.weight.detach())
     return found
 
 

@@ -157,13 +157,14 @@ def test_it_is_informed_inside_another_wrapper(make_trace: MakeTrace, keep: Keep
 
 
 def test_projections_are_the_models_own(runtime: Runtime) -> None:
-    found = output_projections(runtime.model)
+    model = LoadedModel(source=runtime.source, module=runtime.model)
+    found = output_projections(model)
     layers: Any = runtime.model.get_decoder().layers
     assert [each.data_ptr() for each in found] == [
         layer.self_attn.o_proj.weight.data_ptr() for layer in layers
     ]
     policy = CriticalKV(H2O())
-    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
+    policy.prepare(model, 0)
     values = torch.randn(2, 7, 16)
     expected = []
     for h in range(4):
@@ -175,20 +176,21 @@ def test_projections_are_the_models_own(runtime: Runtime) -> None:
     torch.testing.assert_close(output_norms(values, found[0]), means)
 
 
-def test_only_the_projections_of_compressed_layers_count() -> None:
+def test_only_the_projections_of_compressed_layers_count(runtime: Runtime) -> None:
     layers = [
         SimpleNamespace(self_attn=SimpleNamespace(o_proj=torch.nn.Linear(4, 4))) for _ in "abc"
     ]
     text = SimpleNamespace(layer_types=["sliding_attention", "full_attention", "sliding_attention"])
-    module = SimpleNamespace(
+    module: Any = SimpleNamespace(
         get_decoder=lambda: SimpleNamespace(layers=layers),
         config=SimpleNamespace(get_text_config=lambda: text),
     )
-    (found,) = output_projections(module)
+    model = LoadedModel(source=runtime.source, module=module)
+    (found,) = output_projections(model)
     assert found.data_ptr() == layers[1].self_attn.o_proj.weight.data_ptr()
     layers[1].self_attn = None
     with pytest.raises(ValueError, match=r"no self_attn.o_proj in its layers; choose a model"):
-        output_projections(module)
+        output_projections(model)
 
 
 def test_scores_below_zero_are_no_attention(make_trace: MakeTrace, keep: Keep) -> None:

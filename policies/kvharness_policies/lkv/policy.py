@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy, Positions, Protection, exact_budgets
+from kvharness import Capabilities, Policy, exact_budgets
 from kvharness.training import find_checkpoint
 from kvharness_policies.lkv.network import Network, Shape
+from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, ModelSource, Trace, View
+    from kvharness import LoadedModel, ModelSource, View
     from kvharness.training import Checkpoint
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -87,7 +88,7 @@ class LKV(Policy):
 
 
 @dataclass(frozen=True)
-class LKVBudgets(Policy):
+class LKVBudgets(Wrapper):
     """LKV-H: the learned budgets of LKV under another policy's scores, ``lkv-h(snapkv)``.
 
     Everything but the budgets is the wrapped policy's.
@@ -103,20 +104,13 @@ class LKVBudgets(Policy):
 
     capabilities = Capabilities(head_wise=True, nested=False)
 
-    scorer: Policy
     weights: str = "shipped"
     budgets: str = Budgets.LEARNED
     training: int = 0
-    needs: Needs = field(init=False, default=Needs(), repr=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.budgets)
-        if self.scorer.positions is not Positions.ORIGINAL:
-            raise ValueError("compact positions need equal budgets in all heads; wrap another one")
-        object.__setattr__(self, "needs", self.scorer.needs)
-        mine = self.scorer.capabilities
-        given = Capabilities(deterministic=mine.deterministic, head_wise=True, nested=False)
-        object.__setattr__(self, "capabilities", given)
 
     def checkpoint(self, source: ModelSource, seed: int) -> str:
         return _digest(self.weights, source, self.training) + self.scorer.checkpoint(source, seed)
@@ -126,24 +120,11 @@ class LKVBudgets(Policy):
         object.__setattr__(self, "_network", _network(self.weights, model, self.training))
 
     def untrained(self) -> LKVBudgets:
-        scorer = self.scorer.untrained()
-        return LKVBudgets(scorer, RANDOM, self.budgets, self.training)
-
-    def score(self, view: View) -> Tensor:
-        return self.scorer.score(view)
-
-    def score_all(self, trace: Trace) -> Tensor:
-        return self.scorer.score_all(trace)
-
-    def protect(self, tokens: int, budget: int) -> Protection:
-        return self.scorer.protect(tokens, budget)
+        return replace(self, scorer=self.scorer.untrained(), weights=RANDOM)
 
     def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
         network: Network = self._network  # type: ignore[attr-defined]
         return head_budgets(network, self.budgets, scores, budget, protected)
-
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        return self.scorer.select(scores, budgets, protected)
 
 
 def head_budgets(
@@ -165,11 +146,11 @@ def head_budgets(
 
 
 def shape_of(model: LoadedModel) -> Shape:
-    """Sizes of the networks for a model."""
+    """Sizes of the networks for the layers of a model that are compressed."""
     config = model.module.config.get_text_config()
     heads = config.num_attention_heads
     return Shape(
-        layers=config.num_hidden_layers,
+        layers=len(model.compressed),
         kv_heads=config.num_key_value_heads or heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
     )
