@@ -36,7 +36,7 @@ class Answers:
         greedy: int64 ``[answer]``, the model's own choice at each reference token.
         logprob: float32 ``[answer]``, log-probability of each reference token.
         generated: token ids of generated replies; None where none was asked for.
-        cache_bytes: measured bytes of the kept keys and values.
+        cache_bytes: measured bytes of the storage of the kept keys and values.
         seconds: the batch's wall time divided by its cells.
     """
 

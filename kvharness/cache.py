@@ -69,6 +69,15 @@ class Segment:
     first_position: int
     window: int | None = None
 
+    def row_bytes(self, *, room: int) -> int:
+        """Bytes of a row's storage beyond those of ``room`` entries."""
+        rows = self.rows.stop - self.rows.start
+        stored = 0
+        for part in (self.keys, self.values):
+            entry = part.shape[-1] * part.element_size()
+            stored += part.untyped_storage().nbytes() // rows - room * entry
+        return stored
+
     def part(self, first: int, last: int) -> tuple[Segment | None, slice]:
         """What lies in the rows ``first .. last``, as views, and its place among them."""
         low, high = max(first, self.rows.start), min(last, self.rows.stop)
@@ -123,13 +132,15 @@ class BatchCache:
             self._layers[model_layer] = [self._sliding_segment(sliding)]
 
     def cell_bytes(self) -> list[int]:
-        """Bytes of each cell's kept context keys and values, as they are stored."""
+        """Bytes that storage holds for each cell's context, the room for new tokens left out.
+
+        Measured on the storages, so that padding would count.
+        """
         totals = [0] * len(self.cells)
         for segment in (s for segments in self._layers.values() for s in segments):
             if segment.window is not None:
                 continue
-            kept = segment.keys[0, : segment.kept], segment.values[0, : segment.kept]
-            size = sum(part.numel() * part.element_size() for part in kept)
+            size = segment.row_bytes(room=self._room)
             for row in range(segment.rows.start, segment.rows.stop):
                 totals[row // self._heads] += size
         return totals

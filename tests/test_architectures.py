@@ -270,6 +270,12 @@ def test_budgets_differ_only_where_a_policy_says_so(run: Run) -> None:
         assert run.masks[name].sum(dim=-1).unique().numel() > 1, name
 
 
+def test_uneven_caches_take_the_bytes_of_even_ones(run: Run) -> None:
+    even = run.records["snapkv"].cache_bytes
+    for name in UNEVEN:
+        assert run.records[name].cache_bytes == pytest.approx(even, rel=0.1), name
+
+
 def test_policies_differ_from_each_other(run: Run) -> None:
     """A control: were every mask the same, the other tests would say little."""
     masks = {tuple(mask.flatten().tolist()) for mask in run.masks.values()}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -285,6 +286,48 @@ def test_bytes_are_those_of_the_kept_entries_and_nothing_is_padded(
             assert counts[segment.rows] == [segment.kept] * height
             stored += height * segment.kept * entry
     assert stored == sum(cache.cell_bytes())
+
+
+def held(cache: BatchCache) -> int:
+    """Bytes of every storage that a cache can reach, each once, room for new tokens included."""
+    storages = {}
+    waiting: list[object] = [cache._layers]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, torch.Tensor):
+            storage = each.untyped_storage()
+            storages[storage.data_ptr(), storage.nbytes()] = storage.nbytes()
+        elif isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+        elif isinstance(each, Segment):
+            waiting += [getattr(each, field.name) for field in fields(each)]
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_head_wise_budgets_hold_no_more_than_uniform_ones(seed: int, context: Prefilled) -> None:
+    kept, room = 10, 4
+    counts = torch.tensor([[1, 19], [18, 2]])[torch.randperm(2), :]
+    generator = torch.Generator().manual_seed(seed)
+    ranks = torch.rand(LAYERS, KV_HEADS, TOKENS, generator=generator).argsort(-1).argsort(-1)
+    uneven, even = (
+        BatchCache(context, [Kept(mask=mask)], room=room)
+        for mask in (ranks < counts[..., None], uniform(seed, kept))
+    )
+    entry = 2 * SIZE * 4
+    # Padded to the longest head, the uneven one would hold nearly twice as much.
+    assert held(uneven) == held(even) == LAYERS * KV_HEADS * (kept + room) * entry
+    assert uneven.cell_bytes() == even.cell_bytes() == [LAYERS * KV_HEADS * kept * entry]
+
+
+def test_padding_would_be_measured(context: Prefilled) -> None:
+    cache = BatchCache(context, [Kept(mask=uniform(0, 5))], room=4)
+    before = cache.cell_bytes()[0]
+    (segment,) = cache._layers[0]
+    segment.keys = torch.cat((segment.keys, torch.zeros(KV_HEADS, 7, SIZE)), dim=1)
+    assert cache.cell_bytes()[0] - before == KV_HEADS * 7 * SIZE * 4
 
 
 def test_kept_keys_are_the_prefilled_ones_in_order(context: Prefilled) -> None:
