@@ -33,11 +33,13 @@ class Prefilled:
         layers: model layer index to its full keys and values; the compressed layers.
         sliding: model layer index to what a sliding layer keeps.
         tokens: length of the context.
+        boundaries: as in `View`; None unless asked for.
     """
 
     layers: dict[int, LayerTrace]
     sliding: dict[int, SlidingTrace]
     tokens: int
+    boundaries: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,7 +219,9 @@ def _all_kept(prefilled: Prefilled) -> torch.Tensor:
 def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace:
     layers = tuple(prefilled.layers.values())
     positions = torch.arange(prefilled.tokens, device=layers[0].keys.device)
-    trace = Trace(layers=layers, positions=positions, needs=Needs())
+    trace = Trace(
+        layers=layers, positions=positions, needs=Needs(), boundaries=prefilled.boundaries
+    )
     return trace if future is None else trace.with_future(future)
 
 
@@ -294,6 +296,8 @@ class _Selector:
 def _shared(trace: Trace) -> Iterator[torch.Tensor]:
     """The tensors that every policy sees."""
     yield trace.positions
+    if trace.boundaries is not None:
+        yield trace.boundaries
     for layer in trace.layers:
         for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums, layer.future):
             if tensor is not None:
@@ -307,7 +311,7 @@ def _versions(trace: Trace) -> list[int]:
 
 def _contents(trace: Trace) -> list[int]:
     """Sums over the bits, for changes that torch does not count."""
-    kinds = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return [
         int(tensor.detach().view(kinds[tensor.element_size()]).sum()) for tensor in _shared(trace)
     ]

@@ -41,12 +41,14 @@ class Needs:
         future: the largest attention that any token of the true questions and answers pays to
             each key. Only an upper bound may ask for it: no deployable policy can know it.
         hidden_similarity: how little each layer changes the hidden states of the context.
+        boundaries: where sentences and records end in the context's text.
     """
 
     queries: int = 0
     column_sums: bool = False
     future: bool = False
     hidden_similarity: bool = False
+    boundaries: bool = False
 
     def union(self, other: Needs) -> Needs:
         return Needs(
@@ -54,6 +56,7 @@ class Needs:
             column_sums=self.column_sums or other.column_sums,
             future=self.future or other.future,
             hidden_similarity=self.hidden_similarity or other.hidden_similarity,
+            boundaries=self.boundaries or other.boundaries,
         )
 
 
@@ -91,6 +94,8 @@ class View:
         future: float32 ``[H, n]``; None unless asked for.
         similarity: mean cosine of the context's hidden states before and after the layer; None
             unless asked for.
+        boundaries: bool ``[n]``, the last token of each sentence, line or record; None unless asked
+            for.
     """
 
     layer: int
@@ -103,6 +108,7 @@ class View:
     column_sums: Tensor | None = None
     future: Tensor | None = None
     similarity: float | None = None
+    boundaries: Tensor | None = None
 
     @property
     def tokens(self) -> int:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from kvharness.attention import KERNEL, PrefillReader, observe, reading
+from kvharness.boundaries import boundaries
 from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.memory import explained
@@ -138,7 +139,14 @@ class Runtime:
             index: replace(layer, similarity=similarities.get(index))
             for index, layer in sorted(reader.layers.items())
         }
-        return Prefilled(layers=layers, sliding=reader.sliding, tokens=len(context)), seconds
+        ends = boundaries(self.encoder, context) if needs.boundaries else None
+        prefilled = Prefilled(
+            layers=layers,
+            sliding=reader.sliding,
+            tokens=len(context),
+            boundaries=None if ends is None else ends.to(self.device),
+        )
+        return prefilled, seconds
 
     def clock(self) -> float:
         """Wall seconds, after the device has finished."""

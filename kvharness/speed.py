@@ -99,7 +99,8 @@ def choose(prefilled: Prefilled, loaded: LoadedPolicy, retention: Fraction) -> K
 def trace_of(prefilled: Prefilled) -> Trace:
     layers = tuple(prefilled.layers.values())
     positions = torch.arange(prefilled.tokens, device=layers[0].keys.device)
-    return Trace(layers=layers, positions=positions, needs=Needs())
+    ends = prefilled.boundaries
+    return Trace(layers=layers, positions=positions, needs=Needs(), boundaries=ends)
 
 
 def request(prefilled: Prefilled, question: Sequence[int], steps: int) -> Request:

@@ -41,6 +41,7 @@ class Trace:
     positions: Tensor
     needs: Needs
     rng_words: tuple[str, ...] = ()
+    boundaries: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -76,6 +77,7 @@ class Trace:
             column_sums=layer.column_sums if needs.column_sums else None,
             future=layer.future if needs.future else None,
             similarity=layer.similarity if needs.hidden_similarity else None,
+            boundaries=self.boundaries if needs.boundaries else None,
         )
 
 

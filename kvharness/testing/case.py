@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection
-from kvharness.testing.tensors import LayerTensors, Shape, Texture, draw_layer
+from kvharness.testing.tensors import LayerTensors, Shape, Texture, draw_layer, drawn_boundaries
 from kvharness.trace import Trace
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def trace_of(
         positions=torch.tensor(places, dtype=torch.int64),
         needs=needs,
         rng_words=tuple(words),
+        boundaries=drawn_boundaries(tokens) if recorded.boundaries else None,
     )
 
 
@@ -102,4 +103,5 @@ def on_device(trace: Trace, device: str) -> Trace:
         )
         for layer in trace.layers
     )
-    return replace(trace, layers=layers, positions=trace.positions.to(device))
+    ends = None if trace.boundaries is None else trace.boundaries.to(device)
+    return replace(trace, layers=layers, positions=trace.positions.to(device), boundaries=ends)

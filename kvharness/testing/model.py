@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +16,7 @@ from kvharness.decode import force
 from kvharness.model import ModelSource
 from kvharness.policy import Positions
 from kvharness.runtime import Runtime
-from kvharness.testing.tensors import Shape
+from kvharness.testing.tensors import Shape, drawn_boundaries
 from kvharness.trace import Trace
 
 if TYPE_CHECKING:
@@ -56,13 +56,15 @@ class TinyModel:
         self, context: Sequence[int], needs: Needs, prompts: Sequence[Prompt]
     ) -> tuple[Prefilled, Trace]:
         """The context's full cache, and a trace that knows the prompts where ``needs`` ask."""
-        prefilled, _ = self.runtime.prefill(context, needs)
+        # No token is text here, so there are no sentences to find.
+        prefilled, _ = self.runtime.prefill(context, replace(needs, boundaries=False))
         trace = Trace(
             # Copies: that a policy leaves its inputs alone is another check's subject.
             layers=tuple(copy.deepcopy(layer) for layer in prefilled.layers.values()),
             positions=torch.arange(prefilled.tokens),
             needs=needs,
             rng_words=("0", "item", "policy"),
+            boundaries=drawn_boundaries(prefilled.tokens) if needs.boundaries else None,
         )
         if not needs.future:
             return prefilled, trace

@@ -76,6 +76,13 @@ class LayerTensors:
         )
 
 
+def drawn_boundaries(tokens: int) -> Tensor:
+    """Ends of sentences as `View` has them, of 1 to 9 tokens: bool ``[tokens]``."""
+    marked = torch.zeros(tokens, dtype=torch.bool)
+    marked[[end for end in range(tokens) if end % 10 in {0, 3, 9}]] = True
+    return marked
+
+
 def draw_layer(
     shape: Shape, texture: Texture, dtype: torch.dtype, generator: torch.Generator
 ) -> LayerTensors:

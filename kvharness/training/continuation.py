@@ -39,6 +39,7 @@ def retained(
         positions=torch.arange(context.tokens, device=layers[0].keys.device),
         needs=policy.needs,
         rng_words=(str(seed), name),
+        boundaries=context.boundaries,
     )
     with torch.no_grad():
         return keep_mask(policy, trace, budget, Contract().protection.fit(budget), name=name)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEADS, KV_HEADS, SIZE = 4, 2, 4
 SCALING = 0.7
-EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True)
+EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True, boundaries=True)
 
 Rows = list[list[float]]
 
@@ -90,6 +90,7 @@ def _make_trace(
         positions=torch.arange(tokens),
         needs=EVERYTHING,
         rng_words=("seed", "item", "policy"),
+        boundaries=torch.rand(tokens, generator=generator) < 0.3,
     )
 
 

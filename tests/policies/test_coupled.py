@@ -7,24 +7,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvharness import Protection
+from kvharness import Needs, Protection, Trace
+from kvharness.trace import LayerTrace
 from kvharness_policies.allocation import Ada
 from kvharness_policies.attention import H2O, PrefillAttention
-from kvharness_policies.coupled import Coupled
+from kvharness_policies.coupled import Coupled, Groups
 from kvharness_policies.keys import Knorm
 
 if TYPE_CHECKING:
     from tests.policies.conftest import Keep, MakeTrace, NaiveKept
 
 
-def naive(scores: list[float], budget: int, protected: set[int], group: int) -> list[int]:
+def naive(
+    scores: list[float], budget: int, protected: set[int], groups: list[list[int]]
+) -> list[int]:
     tokens = range(len(scores))
-    groups = [
-        [j for j in range(first, first + group) if j in tokens and j not in protected]
-        for first in range(0, len(scores), group)
-    ]
+    free = [[j for j in group if j not in protected] for group in groups]
     ranked = sorted(
-        (g for g in groups if g), key=lambda g: (-sum(scores[j] for j in g) / len(g), g[0])
+        (g for g in free if g), key=lambda g: (-sum(scores[j] for j in g) / len(g), g[0])
     )
     kept = set(protected)
     for each in ranked:
@@ -35,22 +35,46 @@ def naive(scores: list[float], budget: int, protected: set[int], group: int) -> 
     return sorted(kept | set(rest[: budget - len(kept)]))
 
 
+def blocks(tokens: int, group: int) -> list[list[int]]:
+    return [list(range(j, min(j + group, tokens))) for j in range(0, tokens, group)]
+
+
+def sentences(ends: list[bool]) -> list[list[int]]:
+    found: list[list[int]] = [[]]
+    for j, end in enumerate(ends):
+        found[-1].append(j)
+        if end:
+            found.append([])
+    return [each for each in found if each]
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_whole_groups_and_then_the_highest_scores(data: st.DataObject) -> None:
     tokens = data.draw(st.integers(1, 14), "tokens")
     group = data.draw(st.integers(1, 6), "group")
+    ends = data.draw(st.lists(st.booleans(), min_size=tokens, max_size=tokens), "ends")
+    kind = data.draw(st.sampled_from(Groups), "groups")
     budget = data.draw(st.integers(1, tokens), "budget")
     protected = data.draw(st.sets(st.integers(0, tokens - 1), max_size=budget), "protected")
     row = st.lists(st.integers(-3, 3), min_size=tokens, max_size=tokens)
     scores = data.draw(st.lists(row, min_size=2, max_size=2), "scores")
     mask = torch.zeros(tokens, dtype=torch.bool)
     mask[sorted(protected)] = True
-    kept = Coupled(Knorm(), group=group).select(
+    policy = Coupled(Knorm(), groups=kind, group=group)
+    empty = torch.zeros(2, tokens, 1)
+    trace = Trace(
+        layers=(LayerTrace(keys=empty, values=empty, scaling=1.0),),
+        positions=torch.arange(tokens),
+        needs=policy.needs,
+        boundaries=torch.tensor(ends),
+    )
+    kept = policy.informed(trace).select(
         torch.tensor([scores]).float(), torch.full((1, 2), budget), mask
     )
     found = [head.nonzero().flatten().tolist() for head in kept[0]]
-    assert found == [naive([float(x) for x in each], budget, protected, group) for each in scores]
+    groups = blocks(tokens, group) if kind == Groups.BLOCKS else sentences(ends)
+    assert found == [naive([float(x) for x in each], budget, protected, groups) for each in scores]
 
 
 def test_groups_of_one_are_the_wrapped_choice(make_trace: MakeTrace, keep: Keep) -> None:
@@ -58,7 +82,7 @@ def test_groups_of_one_are_the_wrapped_choice(make_trace: MakeTrace, keep: Keep)
     protection = Protection(sinks=1, recents=2)
     for inner in (H2O(), Ada(PrefillAttention())):
         expected = keep(inner, trace, 7, protection)
-        assert keep(Coupled(inner, group=1), trace, 7, protection) == expected
+        assert keep(Coupled(inner, groups="blocks", group=1), trace, 7, protection) == expected
 
 
 def test_scores_and_budgets_are_the_wrapped_ones(
@@ -66,7 +90,7 @@ def test_scores_and_budgets_are_the_wrapped_ones(
 ) -> None:
     trace, inner = make_trace(tokens=14), Ada(PrefillAttention(), alpha=0)
     counts = [[len(head) for head in layer] for layer in keep(inner, trace, 6)]
-    kept = keep(Coupled(inner, group=3), trace, 6)
+    kept = keep(Coupled(inner, groups="blocks", group=3), trace, 6)
     assert [[len(head) for head in layer] for layer in kept] == counts
     single = [
         [naive_kept(row, due) for row, due in zip(rows, dues, strict=True)]
@@ -78,3 +102,13 @@ def test_scores_and_budgets_are_the_wrapped_ones(
 def test_impossible_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="group=0: expected 1 or more"):
         Coupled(H2O(), group=0)
+    with pytest.raises(ValueError, match="groups='words': expected one of sentences, blocks"):
+        Coupled(H2O(), groups="words")
+
+
+def test_only_sentences_need_the_text(make_trace: MakeTrace) -> None:
+    assert Coupled(H2O()).needs == Needs(column_sums=True, boundaries=True)
+    assert Coupled(H2O(), groups="blocks").needs == H2O().needs
+    blind = make_trace().for_policy(H2O().needs, ("1", "2", "3"))
+    with pytest.raises(ValueError, match=r"no boundaries; declare Needs\(boundaries=True\)"):
+        Coupled(H2O()).informed(blind)

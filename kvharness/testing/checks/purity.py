@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from kvharness.testing.reading import Reading
     from kvharness.trace import Trace
 
-_EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True, hidden_similarity=True)
+_EVERYTHING = Needs(
+    queries=1 << 20, column_sums=True, future=True, hidden_similarity=True, boundaries=True
+)
 #: So many tokens of which half are kept: two random choices are never the same by chance.
 _LONG = Shape(layers=2, heads=4, kv_heads=2, tokens=48, size=16)
 
@@ -162,6 +164,8 @@ def check_inputs_unchanged(policy: Policy | ScoreFunction, *, count: int = PURE)
 
 def _tensors(trace: Trace) -> list[tuple[str, Tensor]]:
     named = [("view.positions", trace.positions)]
+    if trace.boundaries is not None:
+        named.append(("view.boundaries", trace.boundaries))
     for index, layer in enumerate(trace.layers):
         for part in fields(layer):
             value = getattr(layer, part.name)
