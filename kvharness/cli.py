@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import inspect
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ examples:
 
 
 _CLOSED_PIPE = 141
+_PAPER = re.compile(r" \((arXiv \d{4}\.\d{4,5})\)")
+_SOURCE = re.compile(r"Source: ([^;,.]+)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kvharness {version}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, function, text in (
-        ("policies", _policies, "list installed policies with their distribution and status"),
+        (
+            "policies",
+            _policies,
+            "list installed policies with their distribution, status and source",
+        ),
         ("suites", _suites, "list suites with their metric"),
         ("models", _models, "list embedded models and how to install them"),
     ):
@@ -104,21 +111,22 @@ def _policies(_: argparse.Namespace) -> None:
     known = registry.installed()
     rows = []
     for name, found in known.items():
-        status, summary = _status(name, known)
-        rows.append([name, f"{found.distribution} {found.version}", status, summary])
-    _print(tabulate(rows, headers=["policy", "distribution", "status", "what it keeps"]))
+        status, source, summary = _status(name, known)
+        rows.append([name, f"{found.distribution} {found.version}", status, source, summary])
+    _print(tabulate(rows, headers=["policy", "distribution", "status", "source", "what it keeps"]))
     if not rows:
         _print("none is installed; run\n    pip install kvharness-policies")
 
 
-def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str]:
-    """Whether a policy loads, and the first line of its docstring."""
+def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str, str]:
+    """Whether a policy loads, and its docstring's source and first line."""
     try:
         offered = _offered(name, known)
     except KvharnessError as error:
-        return "broken", str(error)
+        return "broken", "", str(error)
     text = inspect.getdoc(offered) or ""
-    return _standing(known[name]), text.partition("\n")[0]
+    summary = _PAPER.sub("", text.partition("\n")[0])
+    return _standing(known[name]), _source(text), summary
 
 
 def _standing(found: registry.Installed) -> str:
@@ -127,6 +135,15 @@ def _standing(found: registry.Installed) -> str:
     if found.wraps:
         return "wrapper"
     return "on request" if found.on_request else "ready"
+
+
+def _source(text: str) -> str:
+    """The paper in a docstring's first line, or the beginning of what follows ``Source:``."""
+    paper = _PAPER.search(text.partition("\n")[0])
+    if paper:
+        return paper[1]
+    told = _SOURCE.search(text)
+    return " ".join(told[1].replace("`", "").split()) if told else ""
 
 
 def _offered(name: str, known: dict[str, registry.Installed]) -> object:

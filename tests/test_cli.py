@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvharness import registry
 from kvharness.cli import main
 from kvharness.provenance import Header
 from kvharness.record import QuestionRecord, Record, Seconds
@@ -69,7 +70,23 @@ def test_policies_lists_distribution_and_status(capsys: pytest.CaptureFixture[st
     (line,) = [line for line in out.splitlines() if line.startswith("snapkv ")]
     assert "kvharness-policies 0.1.0" in line
     assert "ready" in line
+    assert line.split("arXiv 2404.14469")[1].strip().startswith("SnapKV: pooled attention of")
     assert "anchor" in out
+    names = {line.split()[0] for line in out.splitlines()}
+    assert set(registry.installed()) <= names
+
+
+def test_every_first_party_policy_says_where_it_comes_from(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["policies"]) == 0
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    start, end = head.index("source"), head.index("what it keeps")
+    sources = {line.split()[0]: line[start:end].strip() for line in lines}
+    assert all(sources.values()), sources
+    assert sources["h2o"] == "arXiv 2306.14048"
+    assert sources["random-tied"] == "ours"
+    assert sources["prefill-attention"] == "ObservedAttentionPress of NVIDIA/kvpress"
 
 
 def test_suites_and_models(capsys: pytest.CaptureFixture[str]) -> None:
