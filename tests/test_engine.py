@@ -103,14 +103,17 @@ def scripted(policy: Policy, name: str = "mine", retention: Fraction = QUARTER) 
 
 
 def names() -> list[str]:
-    """Of all policies that need neither another policy nor weights for this model."""
+    """Of all policies that need neither another policy nor to get ready for this model.
+
+    tests/test_architectures.py runs the others.
+    """
     known = installed()
     alone = [name for name, found in known.items() if not found.wraps]
-    return [n for n in alone if not is_learned(load(PolicySpec(name=n), known).policy)]
+    return [n for n in alone if not prepares(load(PolicySpec(name=n), known).policy)]
 
 
-def is_learned(policy: Policy) -> bool:
-    return type(policy).checkpoint is not Policy.checkpoint
+def prepares(policy: Policy) -> bool:
+    return type(policy).prepare is not Policy.prepare
 
 
 def all_tasks() -> list[Task]:
