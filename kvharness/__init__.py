@@ -22,25 +22,39 @@ if TYPE_CHECKING:
         View,
         as_policy,
     )
-    from kvharness.trace import Trace, causal_attention, group_mean, window_attention
+    from kvharness.probe import Ends, Probe, Probed, RandomTokens, Repeat, Text
+    from kvharness.trace import (
+        Trace,
+        causal_attention,
+        group_mean,
+        probe_attention,
+        window_attention,
+    )
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Capabilities": "kvharness.policy",
+        "Ends": "kvharness.probe",
         "LoadedModel": "kvharness.policy",
         "ModelSource": "kvharness.model",
         "Needs": "kvharness.policy",
         "Policy": "kvharness.policy",
         "Positions": "kvharness.policy",
+        "Probe": "kvharness.probe",
+        "Probed": "kvharness.probe",
         "Protection": "kvharness.contract",
+        "RandomTokens": "kvharness.probe",
+        "Repeat": "kvharness.probe",
         "Scope": "kvharness.budgets",
+        "Text": "kvharness.probe",
         "Trace": "kvharness.trace",
         "View": "kvharness.policy",
         "as_policy": "kvharness.policy",
         "causal_attention": "kvharness.trace",
         "exact_budgets": "kvharness.budgets",
         "group_mean": "kvharness.trace",
+        "probe_attention": "kvharness.trace",
         "shared_budgets": "kvharness.budgets",
         "window_attention": "kvharness.trace",
     },
@@ -48,19 +62,26 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "Capabilities",
+    "Ends",
     "LoadedModel",
     "ModelSource",
     "Needs",
     "Policy",
     "Positions",
+    "Probe",
+    "Probed",
     "Protection",
+    "RandomTokens",
+    "Repeat",
     "Scope",
+    "Text",
     "Trace",
     "View",
     "as_policy",
     "causal_attention",
     "exact_budgets",
     "group_mean",
+    "probe_attention",
     "shared_budgets",
     "window_attention",
 ]

@@ -99,7 +99,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
-    """What one task keeps of one context; ``seconds`` to score and select."""
+    """What one task keeps of one context; ``seconds`` to probe, score and select."""
 
     task: Task
     kept: Kept
@@ -179,7 +179,7 @@ def _run_pass(
         needs = needs.union(task.policy.policy.needs)
     prefilled, prefill_seconds = setup.runtime.prefill(one.context, needs)
     request = _request(setup, prefilled, one)
-    everything = Kept(mask=_all_kept(prefilled))
+    everything = Kept(mask=prefilled.all_kept())
     full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)
     trace = _trace(prefilled, future)
     before = _contents(trace)
@@ -187,7 +187,8 @@ def _run_pass(
     choices: list[_Choice] = []
     for task in tasks:
         try:
-            choices.append(selector.choose(task))
+            probing = prefilled.probe_seconds(task.policy.policy.needs)
+            choices.append(selector.choose(task, probing))
         except KvharnessError as error:
             yield task, Failure(cell=task.cell, reason=str(error))
     if watch is not _contents and _contents(trace) != before:
@@ -209,11 +210,6 @@ def _request(setup: Setup, prefilled: Prefilled, one: _Pass) -> Request:
         seen=setup.contract.question is QuestionMode.SEEN,
         generate=setup.generate.replies(len(one.questions)),
     )
-
-
-def _all_kept(prefilled: Prefilled) -> torch.Tensor:
-    heads = next(iter(prefilled.layers.values())).keys.shape[0]
-    return torch.ones(len(prefilled.layers), heads, prefilled.tokens, dtype=torch.bool)
 
 
 def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace:
@@ -246,8 +242,8 @@ class _Selector:
         self._everything = everything
         self._scores: dict[str, tuple[Policy, torch.Tensor, float]] = {}
 
-    def choose(self, task: Task) -> _Choice:
-        """What a task keeps; its seconds are those of scoring and selecting.
+    def choose(self, task: Task, probing: float) -> _Choice:
+        """What a task keeps; its seconds are those of probing, scoring and selecting.
 
         Raises:
             KvharnessError: the policy failed, or its budget cannot hold the sinks.
@@ -266,7 +262,7 @@ class _Selector:
         self._scores[cell.policy] = (informed, scores, scoring)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
-        return _Choice(task=task, kept=kept, seconds=scoring + selecting)
+        return _Choice(task=task, kept=kept, seconds=probing + scoring + selecting)
 
     def _score(self, task: Task) -> tuple[Policy, torch.Tensor, float]:
         slug, clock = task.policy.slug, self._setup.runtime.clock
@@ -299,9 +295,8 @@ def _shared(trace: Trace) -> Iterator[torch.Tensor]:
     if trace.boundaries is not None:
         yield trace.boundaries
     for layer in trace.layers:
-        for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums, layer.future):
-            if tensor is not None:
-                yield tensor
+        for _, tensor in layer.tensors():
+            yield tensor
 
 
 def _versions(trace: Trace) -> list[int]:

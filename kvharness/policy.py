@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from kvharness.contract import Protection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from kvharness.model import ModelSource
+    from kvharness.probe import Probe, Probed
     from kvharness.trace import Trace
 
 _GLOBAL = "full_attention"
@@ -42,6 +45,8 @@ class Needs:
             each key. Only an upper bound may ask for it: no deployable policy can know it.
         hidden_similarity: how little each layer changes the hidden states of the context.
         boundaries: where sentences and records end in the context's text.
+        probes: tokens that are read after the context, for their queries; policies that ask for
+            equal ones share a forward pass.
     """
 
     queries: int = 0
@@ -49,6 +54,7 @@ class Needs:
     future: bool = False
     hidden_similarity: bool = False
     boundaries: bool = False
+    probes: frozenset[Probe] = frozenset()
 
     def union(self, other: Needs) -> Needs:
         return Needs(
@@ -57,6 +63,7 @@ class Needs:
             future=self.future or other.future,
             hidden_similarity=self.hidden_similarity or other.hidden_similarity,
             boundaries=self.boundaries or other.boundaries,
+            probes=self.probes | other.probes,
         )
 
 
@@ -96,6 +103,7 @@ class View:
             unless asked for.
         boundaries: bool ``[n]``, the last token of each sentence, line or record; None unless asked
             for.
+        probes: what the layer made of the parts of each probe; None unless asked for.
     """
 
     layer: int
@@ -109,6 +117,7 @@ class View:
     future: Tensor | None = None
     similarity: float | None = None
     boundaries: Tensor | None = None
+    probes: Mapping[Probe, tuple[Probed, ...]] | None = None
 
     @property
     def tokens(self) -> int:
@@ -117,6 +126,18 @@ class View:
     @property
     def kv_heads(self) -> int:
         return int(self.keys.shape[0])
+
+    def probed(self, probe: Probe) -> tuple[Probed, ...]:
+        """The parts of a probe.
+
+        Raises:
+            ValueError: the view carries no such probe (declare ``Needs(probes=...)``).
+        """
+        if self.probes is None or probe not in self.probes:
+            raise ValueError(
+                f"this view carries no {probe}; declare needs = Needs(probes=frozenset({{...}}))"
+            )
+        return self.probes[probe]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

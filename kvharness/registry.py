@@ -10,10 +10,12 @@ import json
 import re
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import Capabilities, FunctionPolicy, Needs, Policy, Positions
+from kvharness.probe import Probe
 from kvharness.source import source_digest
 from kvharness.spec import EVERY, PolicySpec
 
@@ -28,6 +30,13 @@ ON_REQUEST = "kvharness.on_request"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FIELDS = "__dataclass_fields__"
 _FIRST_POLICIES = "run pip install kvharness-policies"
+#: What a policy declares, in the order it is looked at.
+_DECLARED = {
+    "needs": Needs,
+    "needs.probes": frozenset,
+    "positions": Positions,
+    "capabilities": Capabilities,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +211,18 @@ def _home_of(found: Installed) -> str:
 
 def misdeclared(policy: Policy) -> str:
     """What a policy declares in a type that nothing can read; empty if nothing."""
-    for name, kind in (("needs", Needs), ("positions", Positions), ("capabilities", Capabilities)):
-        given = getattr(policy, name)
+    for name, kind in _DECLARED.items():
+        given = attrgetter(name)(policy)
         if not isinstance(given, kind):
             return f"{name} is a {type(given).__name__}, expected {kind.__name__}"
+    for probe in policy.needs.probes:
+        if not _is_probe(probe):
+            return f"needs.probes has a {type(probe).__name__}, expected a Probe such as Ends"
     return ""
+
+
+def _is_probe(given: object) -> bool:
+    return isinstance(given, Probe)
 
 
 def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> object:

@@ -20,6 +20,7 @@ from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.memory import explained
 from kvharness.policy import Needs
+from kvharness.probing import probe
 from kvharness.prompt import Encoder
 from kvharness.rotary import Rotation
 from kvharness.similarity import hidden_similarities
@@ -116,7 +117,10 @@ class Runtime:
         return reader
 
     def prefill(self, context: Sequence[int], needs: Needs) -> tuple[Prefilled, float]:
-        """One observed forward pass over the context, and its seconds."""
+        """One observed forward pass over the context, and its seconds.
+
+        Probes are read after it, in seconds of their own (`Prefilled.probing`).
+        """
         reader = PrefillReader(needs)
         ids = torch.tensor([list(context)], device=self.device)
         positions = torch.arange(len(context), device=self.device)[None]
@@ -146,7 +150,20 @@ class Runtime:
             tokens=len(context),
             boundaries=None if ends is None else ends.to(self.device),
         )
-        return prefilled, seconds
+        return self._probed(prefilled, context, needs), seconds
+
+    def _probed(self, prefilled: Prefilled, context: Sequence[int], needs: Needs) -> Prefilled:
+        if not needs.probes:
+            return prefilled
+        found = {each: probe(self, prefilled, context, each) for each in needs.probes}
+        layers = {
+            index: replace(
+                layer, probes={each: read[index] for each, (read, _) in found.items() if read}
+            )
+            for index, layer in prefilled.layers.items()
+        }
+        probing = {each: went for each, (_, went) in found.items()}
+        return replace(prefilled, layers=layers, probing=probing)
 
     def clock(self) -> float:
         """Wall seconds, after the device has finished."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +11,14 @@ import torch
 from kvharness.policy import Needs, View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
+
+    from kvharness.probe import Probe, Probed
+
+#: Tokens of a probe per step of its attention: bounds memory at H x 256 x n floats.
+_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,34 @@ class LayerTrace:
     column_sums: Tensor | None = None
     future: Tensor | None = None
     similarity: float | None = None
+    probes: Mapping[Probe, tuple[Probed, ...]] | None = None
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor with its name."""
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, torch.Tensor):
+                yield part.name, value
+        for probe, parts in (self.probes or {}).items():
+            for each in parts:
+                yield f"probes[{probe}].queries", each.queries
+                yield f"probes[{probe}].keys", each.keys
+
+    def moved(self, device: str) -> LayerTrace:
+        """The layer with every tensor on a device."""
+        here = {
+            part.name: getattr(self, part.name).to(device)
+            for part in fields(self)
+            if isinstance(getattr(self, part.name), torch.Tensor)
+        }
+        probes = self.probes and {
+            probe: tuple(
+                replace(each, queries=each.queries.to(device), keys=each.keys.to(device))
+                for each in parts
+            )
+            for probe, parts in self.probes.items()
+        }
+        return replace(self, **here, probes=probes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +111,14 @@ class Trace:
             future=layer.future if needs.future else None,
             similarity=layer.similarity if needs.hidden_similarity else None,
             boundaries=self.boundaries if needs.boundaries else None,
+            probes=_shown(layer.probes or {}, needs.probes) if needs.probes else None,
         )
+
+
+def _shown(
+    probes: Mapping[Probe, tuple[Probed, ...]], wanted: frozenset[Probe]
+) -> dict[Probe, tuple[Probed, ...]]:
+    return {probe: parts for probe, parts in probes.items() if probe in wanted}
 
 
 def generator(*words: str) -> torch.Generator:
@@ -120,6 +160,27 @@ def causal_attention(queries: Tensor, keys: Tensor, scaling: float) -> Tensor:
     order = torch.arange(tokens, device=keys.device)
     unseen = order[None, :] > order[tokens - window :, None]
     return logits.masked_fill_(unseen, float("-inf")).softmax(dim=-1)
+
+
+def probe_attention(view: View, part: Probed, *, seen: Tensor | None = None) -> Iterator[Tensor]:
+    """Attention of a probe's tokens on the context, for so many of them at a time.
+
+    Each softmax is over the context and the probe's tokens up to its own.
+
+    Args:
+        view: whose keys are attended to.
+        part: of a probe that the view carries.
+        seen: int64 ``[s]``, the context tokens in the softmax; all ``n`` when None.
+
+    Yields:
+        float32 ``[H, rows, s]``; a row sums to 1 less what the probe's own tokens get.
+    """
+    context = view.keys if seen is None else view.keys[:, seen]
+    for start in range(0, part.queries.shape[1], _ROWS):
+        end = min(start + _ROWS, part.queries.shape[1])
+        keys = torch.cat((context, part.keys[:, :end]), dim=1)
+        attention = causal_attention(part.queries[:, start:end], keys, view.scaling)
+        yield attention[..., : context.shape[1]]
 
 
 def group_mean(scores: Tensor, kv_heads: int) -> Tensor:

@@ -9,7 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness import Needs, Trace, View, causal_attention, group_mean, window_attention
+from kvharness import (
+    Ends,
+    Needs,
+    Probe,
+    Probed,
+    Repeat,
+    Trace,
+    View,
+    causal_attention,
+    group_mean,
+    probe_attention,
+    window_attention,
+)
+from kvharness import trace as trace_module
 from kvharness.trace import LayerTrace, generator
 
 Rows = list[list[float]]
@@ -171,7 +184,7 @@ def test_no_view_leaks_what_a_neighbour_asked_for() -> None:
     visible = {field.name for field in fields(View)}
     view = make_trace().for_policy(NOTHING, WORDS).views[0]
     hidden = {name for name in visible if getattr(view, name) is None}
-    assert hidden == {"queries", "column_sums", "future", "similarity", "boundaries"}
+    assert hidden == {"queries", "column_sums", "future", "similarity", "boundaries", "probes"}
 
 
 def test_each_layer_and_policy_has_its_own_numbers() -> None:
@@ -229,10 +242,18 @@ def test_window_attention_without_queries_says_what_to_declare() -> None:
         window_attention(view)
 
 
-@given(
-    one=st.builds(Needs, queries=st.integers(0, 9), column_sums=st.booleans(), future=...),
-    two=st.builds(Needs, queries=st.integers(0, 9), column_sums=st.booleans(), future=...),
-)
+def some_needs() -> st.SearchStrategy[Needs]:
+    probes = [Ends(prefix=1, suffix=2), Ends(prefix=1, suffix=2, offset=3), Repeat(chunk=4)]
+    return st.builds(
+        Needs,
+        queries=st.integers(0, 9),
+        column_sums=st.booleans(),
+        future=st.booleans(),
+        probes=st.frozensets(st.sampled_from(probes)),
+    )
+
+
+@given(one=some_needs(), two=some_needs())
 def test_needs_unite(one: Needs, two: Needs) -> None:
     both = one.union(two)
     assert both == two.union(one)
@@ -240,3 +261,71 @@ def test_needs_unite(one: Needs, two: Needs) -> None:
     assert both.queries == max(one.queries, two.queries)
     assert both.column_sums == (one.column_sums or two.column_sums)
     assert both.future == (one.future or two.future)
+    assert both.probes == one.probes | two.probes
+
+
+def with_probes(trace: Trace, *probes: Probe) -> Trace:
+    """Each probe has two parts, of five tokens and of two."""
+
+    def part(tokens: int, seed: int) -> Probed:
+        queries, keys = draw(4, tokens, 4, seed=seed), draw(2, tokens, 4, seed=seed + 1)
+        return Probed(queries=queries, keys=keys, first=0, last=6)
+
+    def parts(seed: int) -> tuple[Probed, ...]:
+        return part(5, seed), part(2, seed + 2)
+
+    layers = (
+        replace(layer, probes={p: parts(100 * index + 10 * k) for k, p in enumerate(probes)})
+        for index, layer in enumerate(trace.layers)
+    )
+    return replace(trace, layers=tuple(layers))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 256])
+@pytest.mark.parametrize("seen", [None, [0, 2, 3], []])
+def test_probe_attention_is_over_the_context_and_the_probe_so_far(
+    rows: int, seen: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_module, "_ROWS", rows)
+    probe = Ends(prefix=3, suffix=2)
+    trace = with_probes(make_trace(), probe).for_policy(Needs(probes=frozenset({probe})), WORDS)
+    for view in trace.views:
+        for part in view.probed(probe):
+            index = None if seen is None else torch.tensor(seen, dtype=torch.int64)
+            blocks = list(probe_attention(view, part, seen=index))
+            places = list(range(6)) if seen is None else seen
+            assert all(block.shape[1] <= rows for block in blocks)
+            expected = []
+            for head in range(4):
+                mine = view.keys[head // 2].tolist()
+                keys = [mine[j] for j in places] + part.keys[head // 2].tolist()
+                due = naive_attention(part.queries[head].tolist(), keys, view.scaling)
+                expected.append([row[: len(places)] for row in due])
+            torch.testing.assert_close(torch.cat(blocks, dim=1), torch.tensor(expected))
+
+
+def test_a_policy_sees_the_probes_it_asks_for() -> None:
+    mine, other = Ends(prefix=3, suffix=2), Repeat(chunk=4)
+    trace = with_probes(make_trace(), mine, other)
+    (view, *_) = trace.for_policy(Needs(probes=frozenset({mine})), WORDS).views
+    assert view.probes is not None
+    assert list(view.probes) == [mine]
+    assert view.probed(Ends(prefix=3, suffix=2)) is view.probes[mine]
+    for needs in (NOTHING, Needs(probes=frozenset({mine}))):
+        (view, *_) = trace.for_policy(needs, WORDS).views
+        with pytest.raises(ValueError, match=r"no Repeat\(.*declare needs = Needs\(probes="):
+            view.probed(other)
+
+
+def test_every_tensor_of_a_layer_is_named() -> None:
+    (layer, *_) = with_probes(make_trace(), Repeat(chunk=4)).layers
+    named = dict(layer.tensors())
+    assert list(named)[:5] == ["keys", "values", "queries", "column_sums", "future"]
+    # Two parts have the same names.
+    assert len(list(layer.tensors())) == 9
+    assert {id(part.queries) for parts in (layer.probes or {}).values() for part in parts} < {
+        id(tensor) for _, tensor in layer.tensors()
+    }
+    moved = layer.moved("meta")
+    assert {tensor.device.type for _, tensor in moved.tensors()} == {"meta"}
+    assert (moved.scaling, len(list(moved.tensors()))) == (layer.scaling, 9)

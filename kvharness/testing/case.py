@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,16 +92,6 @@ def trace_of(
 
 def on_device(trace: Trace, device: str) -> Trace:
     """The trace with every tensor on a device."""
-    layers = tuple(
-        replace(
-            layer,
-            **{
-                part.name: getattr(layer, part.name).to(device)
-                for part in fields(layer)
-                if isinstance(getattr(layer, part.name), torch.Tensor)
-            },
-        )
-        for layer in trace.layers
-    )
+    layers = tuple(layer.moved(device) for layer in trace.layers)
     ends = None if trace.boundaries is None else trace.boundaries.to(device)
     return replace(trace, layers=layers, positions=trace.positions.to(device), boundaries=ends)

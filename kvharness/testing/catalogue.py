@@ -72,7 +72,7 @@ def _if_nested(policy: Policy) -> str | None:
 
 def _if_it_sees_query_heads(policy: Policy) -> str | None:
     needs = policy.needs
-    seen = needs.queries or needs.column_sums or needs.future
+    seen = needs.queries or needs.column_sums or needs.future or needs.probes
     return None if seen else "it needs nothing of query heads"
 
 

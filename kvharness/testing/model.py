@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,7 @@ from kvharness.decode import force
 from kvharness.model import ModelSource
 from kvharness.policy import Positions
 from kvharness.runtime import Runtime
+from kvharness.testing.letters import LETTERS, VOCABULARY
 from kvharness.testing.tensors import Shape, drawn_boundaries
 from kvharness.trace import Trace
 
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
     from kvharness.cache import Prefilled
     from kvharness.decode import Prompt
     from kvharness.policy import Needs
-    from kvharness.prompt import Encoder
     from kvharness.trace import LayerTrace
 
 #: Layers, query heads, KV heads and head size of the model that policies prepare for.
 MODEL_SHAPE = Shape(layers=2, heads=4, kv_heads=2, tokens=1, size=16)
-VOCABULARY = 97
 _THETA = 10_000.0
 #: More than any prompt here, so that a batch is one forward pass.
 _MANY = 100_000
@@ -142,9 +141,7 @@ def _made(layers: int, heads: int, kv_heads: int, size: int) -> TinyModel:
     observed = copy.deepcopy(plain)
     observe(observed)
     source = ModelSource(name="tiny-llama", path=Path("tiny-llama"), digest="0")
-    # Nothing here is text, so there is no tokenizer.
-    encoder = cast("Encoder", None)
-    return TinyModel(plain, Runtime(source, observed, encoder, torch.device("cpu"), "float32"))
+    return TinyModel(plain, Runtime(source, observed, LETTERS, torch.device("cpu"), "float32"))
 
 
 class MaskedReader:

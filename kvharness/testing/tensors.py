@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.attention import column_sums
+from kvharness.probe import Material, Probed
+from kvharness.testing.letters import LETTERS
 from kvharness.trace import LayerTrace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.policy import Needs
+    from kvharness.probe import Probe
 
 #: The factor on query-key products of every drawn layer.
 SCALING = 0.5
@@ -73,6 +76,21 @@ class LayerTensors:
             column_sums=sums if needs.column_sums else None,
             future=self.future.clone() if needs.future else None,
             similarity=self.similarity if needs.hidden_similarity else None,
+            probes={probe: self._probed(probe) for probe in needs.probes} or None,
+        )
+
+    def _probed(self, probe: Probe) -> tuple[Probed, ...]:
+        """Id ``i`` of a probe has queries and keys of context token ``i`` modulo ``n``."""
+        tokens = self.queries.shape[1]
+        material = Material(context=tuple(range(tokens)), encoder=LETTERS, vocabulary=tokens)
+        return tuple(
+            Probed(
+                queries=self.queries[:, [each % tokens for each in part.ids]],
+                keys=self.keys[:, [each % tokens for each in part.ids]],
+                first=part.first,
+                last=part.last,
+            )
+            for part in probe.parts(material)
         )
 
 

@@ -14,8 +14,9 @@ from kvharness.contract import Protection
 from kvharness.decode import Prompt
 from kvharness.policy import Positions
 from kvharness.testing.examples import MODELLED, examples
+from kvharness.testing.letters import VOCABULARY
 from kvharness.testing.mistake import Mistake, expect
-from kvharness.testing.model import MODEL_SHAPE, VOCABULARY, TinyModel
+from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides, read_as_is
 from kvharness.testing.subject import as_given, ready_on
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from kvharness.blame import left_changed
 from kvharness.policy import Needs
+from kvharness.probe import Ends
 from kvharness.testing.case import Case, trace_of
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from kvharness.trace import Trace
 
 _EVERYTHING = Needs(
-    queries=1 << 20, column_sums=True, future=True, hidden_similarity=True, boundaries=True
+    queries=1 << 20,
+    column_sums=True,
+    future=True,
+    hidden_similarity=True,
+    boundaries=True,
+    probes=frozenset({Ends(prefix=3, suffix=2, offset=1)}),
 )
 #: So many tokens of which half are kept: two random choices are never the same by chance.
 _LONG = Shape(layers=2, heads=4, kv_heads=2, tokens=48, size=16)
@@ -167,10 +172,7 @@ def _tensors(trace: Trace) -> list[tuple[str, Tensor]]:
     if trace.boundaries is not None:
         named.append(("view.boundaries", trace.boundaries))
     for index, layer in enumerate(trace.layers):
-        for part in fields(layer):
-            value = getattr(layer, part.name)
-            if isinstance(value, torch.Tensor):
-                named.append((f"view.{part.name} of layer {index}", value))
+        named += [(f"view.{name} of layer {index}", tensor) for name, tensor in layer.tensors()]
     return named
 
 
@@ -215,7 +217,7 @@ def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PU
     @given(case=cases_for(subject))
     def holds(case: Case) -> None:
         tensors, needs = case.tensors(), subject.needs
-        more = trace_of(tensors, needs, _EVERYTHING)
+        more = trace_of(tensors, needs, _EVERYTHING.union(needs))
         alone, beside = read(subject, case), read(subject, case, trace=more)
         if alone.scores is not None and beside.scores is not None:
             expect(

@@ -1,0 +1,21 @@
+"""Text for models that have no tokenizer: probes may be made of it."""
+
+from __future__ import annotations
+
+from kvharness.prompt import Encoder, PromptTemplate
+
+#: Ids of the tiny models.
+VOCABULARY = 97
+
+
+class Letters(Encoder):
+    """A token for each byte; ids say nothing but which bytes are equal."""
+
+    def __init__(self) -> None:
+        self.template = PromptTemplate(head="", separator="\n", turn="\n")
+
+    def ids(self, text: str) -> tuple[int, ...]:
+        return tuple(byte % VOCABULARY for byte in text.encode())
+
+
+LETTERS = Letters()
