@@ -7,11 +7,11 @@ another one. What that folder lacks is measured first, which takes the training'
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import UsageProblem
+from kvharness_policies.measurement import read_measurement, write_measurement
 from kvharness_policies.sip.trainer import NOTEBOOK
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Pat
     from kvharness_policies.sip.analysis import plots  # noqa: PLC0415
 
     _measure(options, job)
-    content = {name: _read(options.data / f"{name}.json") for name in _MEASURES}
+    content = {name: read_measurement(options.data / f"{name}.json") for name in _MEASURES}
     drawn: dict[str, Figure] = {
         "training_convergence": plots.convergence(content["convergence"]),
         "calibration_curve": plots.calibration(content["calibration"]),
@@ -56,16 +56,6 @@ def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Pat
         "oracle_ladder": plots.ladder(content["ladder"]),
     }
     return [path for name, figure in drawn.items() for path in save(figure, options.figures, name)]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageProblem(f"{file}: holds no measurement ({error}); remove it") from None
-    if not isinstance(content, dict):
-        raise UsageProblem(f"{file}: holds no measurement; remove it")
-    return content
 
 
 def _measure(options: argparse.Namespace, job: Callable[[], Job]) -> None:
@@ -82,11 +72,8 @@ def _measure(options: argparse.Namespace, job: Callable[[], Job]) -> None:
             f"{' and '.join(absent)}"
         )
     bench = Bench(options, job)
-    options.data.mkdir(parents=True, exist_ok=True)
     for name in lacking:
-        found = _MEASURES[name](bench)
-        text = json.dumps({"what": name, **found}, separators=(",", ":")) + "\n"
-        (options.data / f"{name}.json").write_text(text, encoding="utf-8")
+        write_measurement(options.data / f"{name}.json", _MEASURES[name](bench))
 
 
 class Bench:
