@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from kvharness.items.language_modelling import language_modelling_items
+from kvharness.items.ledger import ledger_items
 from kvharness.items.needle import needle_items
 from kvharness.items.qa import qa_items
 from kvharness.items.qa_hard import comparison_items, records_items, two_hop_items
@@ -103,6 +104,14 @@ SUITES = {
             draw=language_modelling_items,
             alone=True,
             solvable=False,
+        ),
+        Suite(
+            name="ledger",
+            score="slot_accuracy",
+            summary="sixteen towns and sums to write out in order, twice; a long reply",
+            draw=ledger_items,
+            alone=True,
+            work=4.0,
         ),
         Suite(
             name="qa-records",
