@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Needs,
         Policy,
         Positions,
+        Step,
         View,
         as_policy,
     )
@@ -47,6 +48,7 @@ __getattr__, __dir__ = lazy_names(
         "RandomTokens": "kvharness.probe",
         "Repeat": "kvharness.probe",
         "Scope": "kvharness.budgets",
+        "Step": "kvharness.policy",
         "Text": "kvharness.probe",
         "Trace": "kvharness.trace",
         "View": "kvharness.policy",
@@ -74,6 +76,7 @@ __all__ = [
     "RandomTokens",
     "Repeat",
     "Scope",
+    "Step",
     "Text",
     "Trace",
     "View",

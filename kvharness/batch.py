@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -14,18 +15,21 @@ from kvharness.memory import LACKING, explained, is_lack, too_large
 from kvharness.policy import Positions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
     from kvharness.cache import Kept, Prefilled
     from kvharness.item import Question
+    from kvharness.record import Held
     from kvharness.runtime import Runtime
 
 #: New tokens per forward pass when scoring: on a GPU they bound the activations' memory; on a
 #: CPU they keep the activations in its caches.
 _PASS_TOKENS = {"cuda": 32_768, "cpu": 1_024}
 _ALONE = "decoding a single cell"
+C = TypeVar("C")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Answers:
         generated: token ids of generated replies; None where none was asked for.
         cache_bytes: measured bytes of the storage of the kept keys and values.
         seconds: the batch's wall time divided by its cells.
+        held: what was held after evicting while decoding; None where nothing was.
     """
 
     greedy: list[Tensor]
@@ -45,6 +50,7 @@ class Answers:
     generated: list[list[int] | None]
     cache_bytes: int
     seconds: float
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,25 +122,31 @@ def answer_each(
     A cell whose cache does not fit even alone gets the problem in place of its answers.
     """
     order = sorted(range(len(cells)), key=lambda i: (cells[i].total, i))
+    limit = cache_entries(runtime, request.context)
     answers: dict[int, Answers | ModelProblem] = {}
-    for members in _batches(runtime, request, cells, order):
-        results = _halving(runtime, request, [cells[i] for i in members])
-        answers.update(zip(members, results, strict=True))
+    for members in parts(request, [cells[i].total for i in order], limit):
+        chosen = [order[i] for i in members]
+        batch = [cells[i] for i in chosen]
+        results = halving(runtime, batch, partial(_answer_batch, runtime, request))
+        answers.update(zip(chosen, results, strict=True))
     return [answers[i] for i in range(len(cells))]
 
 
-def _batches(
-    runtime: Runtime, request: Request, cells: Sequence[Kept], order: Sequence[int]
-) -> Iterator[list[int]]:
-    layers = request.context.layers
-    first = next(iter(layers.values()))
+def cache_entries(runtime: Runtime, context: Prefilled) -> int:
+    """Entries (a key and a value of one head) that a batch may hold."""
+    first = next(iter(context.layers.values()))
     entry = first.keys.shape[-1] + first.values.shape[-1]
-    rows = len(layers) * first.keys.shape[0]
-    limit = runtime.memory() // (entry * first.keys.element_size())
+    return runtime.memory() // (entry * first.keys.element_size())
+
+
+def parts(request: Request, totals: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Cells in order, as many together as their entries and what is read allow: at least one."""
+    layers = request.context.layers
+    rows = len(layers) * next(iter(layers.values())).keys.shape[0]
     batch: list[int] = []
     size = 0
-    for index in order:
-        need = cells[index].total + rows * request.room
+    for index, total in enumerate(totals):
+        need = total + rows * request.room
         if batch and size + need > limit:
             yield batch
             batch, size = [], 0
@@ -144,12 +156,12 @@ def _batches(
         yield batch
 
 
-def _halving(
-    runtime: Runtime, request: Request, cells: Sequence[Kept]
-) -> list[Answers | ModelProblem]:
+def halving(
+    runtime: Runtime, cells: Sequence[C], answer: Callable[[Sequence[C]], list[A]]
+) -> list[A | ModelProblem]:
     """Answer a batch; where memory runs out, answer its halves."""
     try:
-        return [*_answer_batch(runtime, request, cells)]
+        return [*answer(cells)]
     except LACKING as error:
         if not is_lack(error):
             raise
@@ -159,8 +171,8 @@ def _halving(
     if len(cells) == 1:
         return [too_large(runtime.device, _ALONE)]
     middle = len(cells) // 2
-    head = _halving(runtime, request, cells[:middle])
-    return head + _halving(runtime, request, cells[middle:])
+    head = halving(runtime, cells[:middle], answer)
+    return head + halving(runtime, cells[middle:], answer)
 
 
 def _answer_batch(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:

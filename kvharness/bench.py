@@ -10,6 +10,7 @@ import pytest
 from kvharness.cell import cells_of
 from kvharness.collected import cells_of_ids
 from kvharness.collection import cell_of, grouped, left_out, longest_first
+from kvharness.contract import EvictMode
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.gate import Gate, status
 from kvharness.judging import Judging
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from kvharness.cell import Cell, Group
+    from kvharness.contract import Contract
 
 
 class Bench:
@@ -47,7 +49,11 @@ class Bench:
         directory = self.settings.replay
         if directory is None:
             check_presence(self.settings)
-        self.lineup = Lineup([], {}) if directory else Lineup.of(self.settings.policies)
+        self.lineup = (
+            Lineup([], {})
+            if directory
+            else Lineup.of(self.settings.policies, self.settings.contract.evict)
+        )
         self.gate = Gate.of(self.settings, None if directory else self.lineup.known)
         self.replay: Replay | None = None
         if directory is None:
@@ -81,7 +87,8 @@ class Bench:
             )
         if self.replay is not None:
             return self.replay.cells(name)
-        self._load_policies()
+        with _usage_errors():
+            self._load_policies()
         settings = self.settings
         chosen = {
             slug: self.gate.retentions(slug, settings.retentions) for slug in self.lineup.slugs
@@ -89,8 +96,11 @@ class Bench:
         return list(cells_of(name, retentions=chosen, seeds=settings.seeds))
 
     def _load_policies(self) -> None:
-        """Import the selected policies, unless only names are wanted: that needs no torch."""
-        if not self.collect_only:
+        """Import the selected policies, unless only names are wanted: that needs no torch.
+
+        Which policies evict on the way, they say themselves.
+        """
+        if not self.collect_only or self.settings.contract.evict is not EvictMode.PREFILL:
             pin_worker(self.config)
             self.lineup.load()
 
@@ -121,7 +131,7 @@ class Bench:
         line = (
             f"kvharness: {count} cells in {len(self.cells)} groups of {told.items} items; "
             f"{told.model}, context {told.contract.context}, question "
-            f"{told.contract.question.value}; {source}"
+            f"{told.contract.question.value}{_evicting(told.contract)}; {source}"
         )
         unread = self.replay.warnings if self.replay else ()
         return [line, *(f"kvharness: {each}" for each in unread), *self.judging.outlook(self.cells)]
@@ -228,6 +238,11 @@ def _usage_errors() -> Iterator[None]:
         yield
     except KvharnessError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _evicting(contract: Contract) -> str:
+    """When policies evict, where that is not the default."""
+    return "" if contract.evict is EvictMode.PREFILL else f", evict {contract.evict.value}"
 
 
 def _report_broken(session: pytest.Session, problem: PolicyProblem) -> None:

@@ -12,6 +12,8 @@ from kvharness.errors import UsageProblem
 DEFAULT_RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
 _RETENTION = re.compile(r"\d+(\.\d+)?|\.\d+|\d+[/_]\d+", re.ASCII)
 _LONGEST_RETENTION = 24
+#: Tokens of a block when the context is read in blocks, as in the papers that do.
+BLOCK = 128
 
 
 class QuestionMode(StrEnum):
@@ -22,9 +24,11 @@ class QuestionMode(StrEnum):
 
 
 class EvictMode(StrEnum):
-    """When eviction happens."""
+    """When eviction happens: once, after each new token too, or between blocks of the context."""
 
     PREFILL = "prefill"
+    DECODE = "decode"
+    BLOCKS = "blocks"
 
 
 class Anchor(StrEnum):

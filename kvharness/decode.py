@@ -160,10 +160,10 @@ def greedy(
         cache.used += 1
         for row, token in zip(rows, logits[:, 0].argmax(dim=-1).tolist(), strict=True):
             row.append(token)
-    return [_before_stop(row, stop) for row in rows]
+    return [before_stop(row, stop) for row in rows]
 
 
-def _before_stop(row: list[int], stop: frozenset[int]) -> list[int]:
+def before_stop(row: list[int], stop: frozenset[int]) -> list[int]:
     ends = [index for index, token in enumerate(row) if token in stop]
     return row[: ends[0]] if ends else row
 

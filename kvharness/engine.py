@@ -13,11 +13,14 @@ import torch
 from kvharness.batch import Request, answer_each, score_in_full
 from kvharness.blackbox import BlackBox
 from kvharness.blame import blamed
+from kvharness.blockwise import read_each
 from kvharness.cache import Kept, Prefilled
-from kvharness.contract import Anchor, QuestionMode
-from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
+from kvharness.contract import Anchor, EvictMode, QuestionMode
+from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.eviction import EQUAL_BUDGETS, Evictor
 from kvharness.policy import Needs, Positions
 from kvharness.record import Seconds
+from kvharness.rolling import Rolled, roll_each
 from kvharness.scoring import Scored, evidence_share, merge_record, score_question
 from kvharness.select import informed_policy, mask_digest, score_tokens, select_entries
 from kvharness.trace import Trace
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.batch import Answers
+    from kvharness.blockwise import BlockRead
     from kvharness.cell import Cell
     from kvharness.contract import Contract
     from kvharness.item import Item, Question
@@ -99,11 +103,19 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
-    """What one task keeps of one context; ``seconds`` to probe, score and select."""
+    """What one task keeps of one context.
+
+    Attributes:
+        seconds: to probe, score and select.
+        rolled: how it goes on, where policies evict while decoding.
+        read: what it read in blocks, where the context is read so; prefill and selection are one.
+    """
 
     task: Task
     kept: Kept
     seconds: float
+    rolled: Rolled | None = None
+    read: BlockRead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,22 +197,45 @@ def _run_pass(
     before = _contents(trace)
     selector = _Selector(setup, item, trace, everything, watch)
     choices: list[_Choice] = []
-    for task in tasks:
-        try:
-            probing = prefilled.probe_seconds(task.policy.policy.needs)
-            choices.append(selector.choose(task, probing))
-        except KvharnessError as error:
-            yield task, Failure(cell=task.cell, reason=str(error))
+    chosen = selector.choose_each(tasks, prefilled)
+    if setup.contract.evict is EvictMode.BLOCKS:
+        chosen = selector.read_each(tasks, request, one.context, future)
+    for task, choice in chosen:
+        if isinstance(choice, KvharnessError):
+            yield task, Failure(cell=task.cell, reason=str(choice))
+        else:
+            choices.append(choice)
     if watch is not _contents and _contents(trace) != before:
         raise ChangedBehindError
-    answers = answer_each(setup.runtime, request, [choice.kept for choice in choices])
+    answers = _answers(setup.runtime, request, choices, future)
     for choice, batched in zip(choices, answers, strict=True):
-        if isinstance(batched, ModelProblem):
+        if isinstance(batched, KvharnessError):
             yield choice.task, Failure(cell=choice.task.cell, reason=str(batched))
             continue
         alone = replace(full, generated=batched.generated, seconds=batched.seconds)
         mine = alone if choice.kept is everything else batched
         yield choice.task, _score(setup, request, choice, mine, full, prefill_seconds)
+
+
+def _answers(
+    runtime: Runtime,
+    request: Request,
+    choices: Sequence[_Choice],
+    future: Sequence[torch.Tensor] | None,
+) -> list[Answers | KvharnessError]:
+    """What each choice answers, in their order: together, on the way, or from its own context."""
+    plain = [c.kept for c in choices if c.rolled is None and c.read is None]
+    rolled = [c.rolled for c in choices if c.rolled is not None]
+    together = iter(answer_each(runtime, request, plain))
+    on_the_way = iter(roll_each(runtime, request, rolled, future))
+    answers: list[Answers | KvharnessError] = []
+    for choice in choices:
+        if choice.read is not None:
+            own = replace(request, context=choice.read.context)
+            answers += answer_each(runtime, own, [choice.kept])
+        else:
+            answers.append(next(together if choice.rolled is None else on_the_way))
+    return answers
 
 
 def _request(setup: Setup, prefilled: Prefilled, one: _Pass) -> Request:
@@ -242,6 +277,62 @@ class _Selector:
         self._everything = everything
         self._scores: dict[str, tuple[Policy, torch.Tensor, float]] = {}
 
+    def choose_each(
+        self, tasks: Sequence[Task], prefilled: Prefilled
+    ) -> Iterator[tuple[Task, _Choice | KvharnessError]]:
+        """What each task keeps of the prefilled context, or why it cannot say."""
+        for task in tasks:
+            try:
+                probing = prefilled.probe_seconds(task.policy.policy.needs)
+                yield task, self.choose(task, probing)
+            except KvharnessError as error:
+                yield task, error
+
+    def read_each(
+        self,
+        tasks: Sequence[Task],
+        request: Request,
+        context: Sequence[int],
+        future: Sequence[torch.Tensor] | None,
+    ) -> Iterator[tuple[Task, _Choice | KvharnessError]]:
+        """What each task keeps of a context that it reads in blocks, or why it does not."""
+        reading = []
+        for task in tasks:
+            try:
+                if task.cell.policy == Anchor.FULL:
+                    yield task, _Choice(task=task, kept=self._everything, seconds=0.0)
+                else:
+                    reading.append((task, self._evictor(task)))
+            except KvharnessError as error:
+                yield task, error
+        evictors = [evictor for _, evictor in reading]
+        read = read_each(self._setup.runtime, request, context, evictors, future)
+        for (task, _), each in zip(reading, read, strict=True):
+            if isinstance(each, KvharnessError):
+                yield task, each
+            else:
+                yield task, _Choice(task=task, kept=each.kept, seconds=0.0, read=each)
+
+    def _evictor(self, task: Task) -> Evictor:
+        budget = task.cell.budget(self._trace.tokens, self._setup.contract)
+        return Evictor(
+            name=task.policy.slug,
+            policy=task.policy.policy,
+            budget=budget,
+            protection=self._setup.contract.protection.fit(budget),
+            words=(str(task.cell.seed), self._item.digest, task.policy.slug),
+            box=self._setup.box,
+        )
+
+    def _rolled(self, task: Task, kept: Kept, scores: torch.Tensor) -> Rolled | None:
+        """How a task goes on evicting while it decodes."""
+        if self._setup.contract.evict is not EvictMode.DECODE:
+            return None
+        evictor = self._evictor(task)
+        if int(kept.mask.sum(dim=-1).min()) != evictor.budget:
+            raise PolicyProblem(evictor.name, EQUAL_BUDGETS)
+        return Rolled(kept=kept, evictor=evictor, standing=evictor.standing(kept.mask, scores))
+
     def choose(self, task: Task, probing: float) -> _Choice:
         """What a task keeps; its seconds are those of probing, scoring and selecting.
 
@@ -262,7 +353,9 @@ class _Selector:
         self._scores[cell.policy] = (informed, scores, scoring)
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
-        return _Choice(task=task, kept=kept, seconds=probing + scoring + selecting)
+        rolled = self._rolled(task, kept, scores)
+        seconds = probing + scoring + selecting
+        return _Choice(task=task, kept=kept, seconds=seconds, rolled=rolled)
 
     def _score(self, task: Task) -> tuple[Policy, torch.Tensor, float]:
         slug, clock = task.policy.slug, self._setup.runtime.clock
@@ -347,5 +440,10 @@ def _score(
         realised_retention=choice.kept.total / mask.numel(),
         cache_bytes=answers.cache_bytes,
         mask_digest=digest,
-        seconds=Seconds(prefill=prefill_seconds, select=choice.seconds, decode=answers.seconds),
+        seconds=Seconds(
+            prefill=prefill_seconds if choice.read is None else choice.read.seconds,
+            select=choice.seconds,
+            decode=answers.seconds,
+        ),
+        held=answers.held,
     )

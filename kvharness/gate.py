@@ -58,6 +58,9 @@ class Gate:
         there: list[Claim] = []
         if settings.claims is not ClaimsMode.OFF:
             there = list(all_claims(settings.claims_files))
+        if installed is not None:
+            # What is judged in no run of this kind must neither add policies nor correct others.
+            there = [claim for claim in there if claim.evict == settings.contract.evict.value]
         one_by_one = None if settings.everything else settings.named or None
         found = selected(there, one_by_one, on_request=settings.everything or installed is None)
         known = None if installed is None else frozenset(installed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kvharness import registry
-from kvharness.contract import Anchor
-from kvharness.errors import ParameterProblem, PolicyProblem
+from kvharness.contract import Anchor, EvictMode
+from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
+from kvharness.policy import Capabilities
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -29,10 +31,14 @@ class Lineup:
         self.policies: dict[str, LoadedPolicy] = {}
         self.broken: dict[str, PolicyProblem] = {}
         self._asked = frozenset(map(str, specs))
+        self._mode = EvictMode.PREFILL
+        self._named = False
 
     @classmethod
-    def of(cls, chosen: Sequence[str]) -> Lineup:
+    def of(cls, chosen: Sequence[str], mode: EvictMode = EvictMode.PREFILL) -> Lineup:
         """The anchors beside what is given to ``--policy``, or every installed policy.
+
+        ``mode`` is when they are to evict; `load` leaves out what does not do that.
 
         Raises:
             UsageProblem: one of them is not installed.
@@ -41,7 +47,9 @@ class Lineup:
         given = registry.resolve(chosen, known)
         anchors = [PolicySpec(name=name.value) for name in Anchor if name.value in known]
         others = [spec for spec in given if spec.slug not in {a.slug for a in anchors}]
-        return cls([*anchors, *others], known)
+        lineup = cls([*anchors, *others], known)
+        lineup._mode, lineup._named = mode, bool(chosen)
+        return lineup
 
     def add(self, specs: Iterable[PolicySpec]) -> None:
         """Run these too; those that are there already stay where they are."""
@@ -54,10 +62,48 @@ class Lineup:
         return [spec.slug for spec in self.specs if str(spec) not in self.broken]
 
     def load(self) -> None:
-        """Import what has not been tried yet."""
+        """Import what has not been tried yet.
+
+        Raises:
+            UsageProblem: a policy that was named does not evict when it is to.
+        """
         for spec in self.specs:
             if spec.slug not in self.policies and str(spec) not in self.broken:
                 self._load(spec)
+        self._leave_out()
+
+    def _leave_out(self) -> None:
+        """Of policies that nobody named, those that do not evict when they are to."""
+        unable = [
+            spec
+            for spec in self.specs
+            if (loaded := self.policies.get(spec.slug))
+            and not loaded.policy.capabilities.allow(self._mode)
+        ]
+        named = [str(spec) for spec in unable if self._named and str(spec) in self._asked]
+        if named:
+            raise UsageProblem(
+                f"--policy {', '.join(named)}: not made for --kv-evict={self._mode.value}; these "
+                f"are: {', '.join(self._able())}"
+            )
+        for spec in unable:
+            self.specs.remove(spec)
+            del self.policies[spec.slug]
+
+    def _able(self) -> list[str]:
+        """Installed policies that evict when they are to; ``caote(...)`` wraps another one."""
+        from kvharness.ambient import kept  # noqa: PLC0415 - torch
+
+        able = []
+        for name, found in self.known.items():
+            with suppress(PolicyProblem), kept():
+                if found.wraps:
+                    offered = getattr(registry.imported(found, name), "capabilities", None)
+                else:
+                    offered = registry.load(PolicySpec(name=name), self.known).policy.capabilities
+                if isinstance(offered, Capabilities) and offered.allow(self._mode):
+                    able.append(f"{name}(...)" if found.wraps else name)
+        return able
 
     def _load(self, spec: PolicySpec) -> None:
         from kvharness.ambient import kept  # noqa: PLC0415 - torch

@@ -88,8 +88,10 @@ OPTIONS = (
     Option(
         flag="--kv-evict",
         default="prefill",
-        choices=("prefill",),
-        help="When eviction happens",
+        choices=("prefill", "decode", "blocks"),
+        help="When eviction happens: after prefill; then also after each new token, so that the "
+        "cache never grows; or after each block of 128 context tokens. Only some policies do the "
+        "last two",
     ),
     Option(
         flag="--kv-sinks",

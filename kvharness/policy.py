@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kvharness.contract import Protection
+from kvharness.contract import EvictMode, Protection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,11 +75,19 @@ class Capabilities:
         deterministic: the same trace gives the same keep mask whatever the seed.
         nested: a smaller budget keeps a subset of what a larger one keeps.
         head_wise: budgets may differ between heads or layers (the total never does).
+        decodes: `step` is what it does after each new token (``--kv-evict=decode``).
+        blocks: `step` is what it does after each block of the context (``--kv-evict=blocks``).
     """
 
     deterministic: bool = True
     nested: bool = True
     head_wise: bool = False
+    decodes: bool = False
+    blocks: bool = False
+
+    def allow(self, mode: EvictMode) -> bool:
+        """Whether a run that evicts in this way may have the policy."""
+        return {EvictMode.DECODE: self.decodes, EvictMode.BLOCKS: self.blocks}.get(mode, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,31 @@ class View:
                 f"this view carries no {probe}; declare needs = Needs(probes=frozenset({{...}}))"
             )
         return self.probes[probe]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One layer after new tokens were read, before its cache goes back to the budget.
+
+    Shapes as in `View`, with ``m`` entries held: those that stayed last time, oldest first, and
+    then the ``new`` ones. KV heads may hold different tokens.
+
+    Attributes:
+        view: of the ``m`` entries. ``positions`` counts places in the cache; ``queries`` are
+            those of the new tokens, the last ``needs.queries`` of them; ``column_sums`` went on
+            adding up since the context's first token; ``rng`` is another one at each step.
+        positions: int64 ``[K, m]``, of the entries in the text.
+        scores: float32 ``[K, m]``, what the step before returned, or `Policy.score` for the
+            context; 0 for new tokens.
+        protected: bool ``[m]``, the sinks and recents of the step before; False for new tokens.
+        new: how many tokens are new.
+    """
+
+    view: View
+    positions: Tensor
+    scores: Tensor
+    protected: Tensor
+    new: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +244,15 @@ class Policy:
         import torch  # noqa: PLC0415 - collection must not import torch
 
         return torch.stack([self.score(view) for view in trace.views])
+
+    def step(self, step: Step) -> Tensor:
+        """Scores of what the cache holds after new tokens: float32 ``[K, m]``, higher = keep.
+
+        Only policies that say so in their capabilities are asked. Pure, as `score` is: what has
+        to be remembered is in the scores, which come back at the next step. By default the
+        entries are scored anew.
+        """
+        return self.score(step.view)
 
     def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
         """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``.

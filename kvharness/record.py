@@ -42,6 +42,32 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What heads held after the steps of decoding at a constant budget.
+
+    Attributes:
+        steps: how often each head was brought back to its budget.
+        least, most: entries of any head afterwards, counted in the cache.
+    """
+
+    steps: int = 0
+    least: int = 0
+    most: int = 0
+
+    def and_then(self, least: int, most: int) -> Held:
+        """One step more."""
+        first = least if not self.steps else min(self.least, least)
+        return Held(steps=self.steps + 1, least=first, most=max(self.most, most))
+
+    def beside(self, other: Held) -> Held:
+        """The steps of two runs together."""
+        if not (self.steps and other.steps):
+            return self if self.steps else other
+        least, most = min(self.least, other.least), max(self.most, other.most)
+        return Held(steps=self.steps + other.steps, least=least, most=most)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One cell on one item.
 
@@ -61,6 +87,7 @@ class Record:
         cache_bytes: measured bytes of the kept keys and values.
         mask_digest: name of the keep mask; one for each question if the question was seen.
         seconds: wall time.
+        held: where policies evict while decoding, what heads held after each step; None elsewhere.
     """
 
     key: str
@@ -82,6 +109,7 @@ class Record:
     cache_bytes: int
     mask_digest: tuple[str, ...]
     seconds: Seconds
+    held: Held | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -96,6 +124,8 @@ class Record:
         fields = dict(data)
         fields["questions"] = tuple(QuestionRecord(**q) for q in fields["questions"])
         fields["seconds"] = Seconds(**fields["seconds"])
+        held = fields.get("held")
+        fields["held"] = None if held is None else Held(**held)
         fields["kept"] = tuple(int(count) for count in fields["kept"])
         fields["mask_digest"] = tuple(str(digest) for digest in fields["mask_digest"])
         return cls(**fields)

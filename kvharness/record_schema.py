@@ -29,7 +29,7 @@ from kvharness.parsers import (
     text,
 )
 from kvharness.provenance import Header
-from kvharness.record import QuestionRecord, Record, Seconds
+from kvharness.record import Held, QuestionRecord, Record, Seconds
 
 SCHEMA = 1
 #: What the functions here raise; RecursionError for values nested by the hundred.
@@ -138,6 +138,7 @@ QUESTION = table(
         "text_metrics": mapping(number),
     },
 )
+HELD = table(Held, {"steps": count, "least": count, "most": count})
 SECONDS = table(Seconds, {"prefill": number, "select": number, "decode": number})
 RECORD = table(
     Record,
@@ -161,5 +162,6 @@ RECORD = table(
         "cache_bytes": count,
         "mask_digest": several(text),
         "seconds": SECONDS,
+        "held": optional(HELD),
     },
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvharness.contract import Anchor, EvictMode, QuestionMode
+
 if TYPE_CHECKING:
     from kvharness.cell import Cell
     from kvharness.contract import Contract
@@ -33,6 +35,7 @@ class CellResult:
         assert found == self.expected, f"{found} of {self.expected} items have a record"  # noqa: S101
         for record in self.records:
             self._check_budget(record)
+            self._check_held(record)
 
     def _check_budget(self, record: Record) -> None:
         due = self.cell.budget(record.tokens, self.contract) / record.tokens
@@ -42,3 +45,16 @@ class CellResult:
         assert abs(kept - due) <= slack, (  # noqa: S101
             f"{record.item}: kept {kept:.6f} of the cache, expected {due:.6f}"
         )
+
+    def _check_held(self, record: Record) -> None:
+        """At a constant budget every head holds it after every step of decoding."""
+        if self.contract.evict is not EvictMode.DECODE or self.cell.policy == Anchor.FULL:
+            return
+        held = record.held
+        assert held is not None, f"{record.item}: nothing was evicted while decoding"  # noqa: S101
+        if self.contract.question is QuestionMode.UNSEEN:
+            due = self.cell.budget(record.tokens, self.contract)
+            assert held.least == held.most == due, (  # noqa: S101
+                f"{record.item}: heads held {held.least} to {held.most} entries while decoding, "
+                f"expected {due}"
+            )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kvharness.record import QuestionRecord, Record, Seconds
+from kvharness.record import Held, QuestionRecord, Record, Seconds
 from kvharness.text_metrics import text_metrics
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Scored:
     cache_bytes: int
     mask_digest: str
     seconds: Seconds
+    held: Held | None = None
 
 
 def score_question(
@@ -87,6 +89,7 @@ def merge_record(
         tokens=round(fmean(part.tokens for part in parts)),
         cache_bytes=round(fmean(part.cache_bytes for part in parts)),
         mask_digest=tuple(part.mask_digest for part in parts),
+        held=_held(part.held for part in parts),
         seconds=Seconds(
             prefill=sum(part.seconds.prefill for part in parts),
             select=sum(part.seconds.select for part in parts),
@@ -109,6 +112,11 @@ def mean_metrics(questions: Sequence[QuestionRecord]) -> dict[str, float]:
         for name, number in numbers.items():
             columns.setdefault(name, []).append(number)
     return {name: fmean(column) for name, column in columns.items()}
+
+
+def _held(parts: Iterable[Held | None]) -> Held | None:
+    known = [part for part in parts if part is not None]
+    return reduce(Held.beside, known) if known else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -13,8 +13,11 @@ from kvharness.errors import PolicyProblem
 from kvharness.policy import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
+    from kvharness.policy import View
     from kvharness.trace import Trace
 
 
@@ -88,10 +91,8 @@ def select_entries(
     """Run protect, allocate and select on verified scores, and verify each of their results."""
     shape = (int(scores.shape[0]), int(scores.shape[1]), int(scores.shape[2]))
     tokens = shape[2]
-    extra = policy.protect(tokens, budget)
-    if not isinstance(extra, Protection):
-        raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
-    protected = protected_mask(tokens, protection.extend(extra, budget)).to(scores.device)
+    whole = whole_protection(policy, tokens, budget, protection, name)
+    protected = protected_mask(tokens, whole).to(scores.device)
     # Copies: what one stage does to its arguments must not reach the next, nor what verifies it.
     allocated = policy.allocate(scores.clone(), budget, protected.clone())
     budgets = verified_budgets(allocated, shape, budget, name)
@@ -101,16 +102,31 @@ def select_entries(
     return verified_mask(mask, shape, budgets, least, name)
 
 
+def whole_protection(
+    policy: Policy, tokens: int, budget: int, protection: Protection, name: str
+) -> Protection:
+    """The contract's protection with what the policy adds to it."""
+    extra = policy.protect(tokens, budget)
+    if not isinstance(extra, Protection):
+        raise PolicyProblem(name, f"protect returned {_kind(extra)}, expected a Protection")
+    return protection.extend(extra, budget)
+
+
 def _score_all(policy: Policy, trace: Trace, name: str) -> object:
     if type(policy).score_all is not Policy.score_all:
         return policy.score_all(trace)
-    scores = []
-    for view in trace.views:
-        score = policy.score(view)
-        _expect_tensor(score, (view.kv_heads, view.tokens), "score", name, layer=view.layer)
+    return stacked(((view, policy.score(view)) for view in trace.views), "score", name)
+
+
+def stacked(scores: Iterable[tuple[View, object]], stage: str, name: str) -> Tensor:
+    """Scores of all layers from those of each, which are checked one by one."""
+    checked: list[Tensor] = []
+    for view, score in scores:
+        _expect_tensor(score, (view.kv_heads, view.tokens), stage, name, layer=view.layer)
+        assert isinstance(score, torch.Tensor)  # noqa: S101 - narrowed by the call above
         _expect_float32(score, name, layer=view.layer)
-        scores.append(score)
-    return torch.stack(scores)
+        checked.append(score)
+    return torch.stack(checked)
 
 
 def verified_scores(scores: object, shape: tuple[int, int, int], name: str) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kvharness.contract import FIXED_ANCHORS
+from kvharness.contract import FIXED_ANCHORS, EvictMode
 from kvharness.inference.method import Method
 from kvharness.inference.region import Kind, Region, Verdict
 from kvharness.spec import PolicySpec
@@ -104,6 +104,11 @@ class Claim:
     def policies(self) -> tuple[PolicySpec, PolicySpec]:
         (policy,), (baseline,) = map(PolicySpec.parse_list, (self.policy, self.baseline))
         return policy, baseline
+
+    @property
+    def evict(self) -> str:
+        """When policies evict in what it is about; elsewhere they are other policies."""
+        return str(self.settings.get("evict", EvictMode.PREFILL.value))
 
     def comparisons(self) -> list[Comparison]:
         """Its parts, suite by suite; `full` against `floor` is one at all retentions."""

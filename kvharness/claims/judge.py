@@ -66,6 +66,9 @@ def judge(
 
 
 def _draft(claim: Claim, evidence: Evidence, installed: set[str] | None) -> _Draft:
+    if (here := evidence.contract.get("evict", claim.evict)) != claim.evict:
+        msg = f"it is about policies that evict by --kv-evict={claim.evict}, not {here}"
+        return _Draft(claim=claim, absent=msg)
     comparisons = claim.comparisons()
     planned = [each for each in comparisons if _planned(claim, each, evidence)]
     if not planned:
@@ -204,9 +207,12 @@ def _enough(claim: Claim, parts: Sequence[Part]) -> str:
 
 
 def _other_settings(claim: Claim, evidence: Evidence) -> str:
+    settings = {**claim.settings}
+    if "evict" in evidence.contract:
+        settings["evict"] = claim.evict
     differ = [
         f"{name} {given} (here {evidence.contract.get(name)})"
-        for name, given in claim.settings.items()
+        for name, given in settings.items()
         if evidence.contract.get(name) != given
     ]
     differ += [

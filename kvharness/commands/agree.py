@@ -29,6 +29,12 @@ def run(given: argparse.Namespace) -> int:
     )
 
     (recorded, before), (fresh, after) = read_evidence(given.recorded), read_evidence(given.fresh)
+    modes = [str(each.contract.get("evict", "")) for each in (recorded, fresh)]
+    if modes[0] != modes[1]:
+        raise StoreProblem(
+            f"{given.recorded} is of --kv-evict={modes[0]} and {given.fresh} of "
+            f"--kv-evict={modes[1]}, which say nothing of each other; run with the recording's"
+        )
     found = pairs(recorded, fresh)
     if not found:
         raise StoreProblem(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Needs, Policy, group_mean
+from kvharness import Capabilities, Needs, Policy, group_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,10 @@ class Full(Policy):
 
     Score: zeros ``[K, n]``.
     Source: none, it is a control. No parameters; nothing to verify.
+    Evicting while decoding or in blocks it keeps everything as well.
     """
+
+    capabilities = Capabilities(decodes=True, blocks=True)
 
     def score(self, view: View) -> Tensor:
         return _zeros(view)
@@ -33,7 +36,10 @@ class Floor(Policy):
 
     Score: zeros ``[K, n]``; under any larger budget the earliest tokens would fill the rest.
     Source: none, it is a control. No parameters; nothing to verify.
+    Evicting while decoding, its recents roll on; in blocks, later tokens see nothing else.
     """
+
+    capabilities = Capabilities(decodes=True, blocks=True)
 
     def score(self, view: View) -> Tensor:
         return _zeros(view)
@@ -47,7 +53,11 @@ class Oracle(Policy):
     largest attention that any question or answer token pays to key ``j`` of the full cache.
     Source: ours. No deployable policy can know ``F``. It is not a proven upper bound either:
     attention under the full cache is not the cost of an eviction, and heads are scored alone.
+    Evicting while decoding or in blocks, ``F`` stays that of the full cache and the context; it is
+    0 for tokens of question and reply, which leave with the recents.
     """
+
+    capabilities = Capabilities(decodes=True, blocks=True)
 
     needs = Needs(future=True)
 

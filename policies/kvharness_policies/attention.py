@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Needs, Policy, Protection, group_mean
+from kvharness import Capabilities, Needs, Policy, Protection, group_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,15 +42,17 @@ class H2O(Policy):
     Default: the even split is that of the official scripts (10% heavy and 10% recent, or 1024
     and 1024); other official paths split otherwise (class 4/512, streaming 48/2000). The odd
     entry goes to the heavy hitters.
-    Deviations: the mean over the query group, as the official code is for MHA only; evicts
-    once at the end of prefill, where the official code goes on at every step; the official
-    lm_eval path, whose sums include future queries, is not reproduced. Not verified: the
-    paper's accuracy at 20%.
+    Deviations: the mean over the query group, as the official code is for MHA only; the official
+    lm_eval path, whose sums include future queries, is not reproduced. By default it evicts once,
+    at the end of prefill; evicting while decoding it goes on as the official code does: each new
+    token's attention is added to the sums, and what is evicted takes its sum along. Not verified:
+    the paper's accuracy at 20%.
     Nested although the recents grow with the budget: neither part shrinks, so a heavy hitter
     stays one until the recents take it over.
     """
 
     needs = Needs(column_sums=True)
+    capabilities = Capabilities(decodes=True)
 
     def score(self, view: View) -> Tensor:
         return group_mean(_column_sums(view), view.kv_heads)

@@ -25,9 +25,10 @@ class Random(Policy):
     the same numbers; here each layer has a stream of its own, fixed by seed, item and policy.
     At low retention nearly every token survives in some head, so this is a generous chance
     level: `RandomTied` is the strict one.
+    Evicting while decoding or in blocks, it draws anew at each step.
     """
 
-    capabilities = Capabilities(deterministic=False)
+    capabilities = Capabilities(deterministic=False, decodes=True, blocks=True)
 
     def score(self, view: View) -> Tensor:
         return _uniform((view.kv_heads, view.tokens), view.rng).to(view.keys.device)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Needs, Policy, Protection, group_mean, window_attention
+from kvharness import Capabilities, Needs, Policy, Protection, group_mean, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import View
+    from kvharness import Step, View
 
 _RECORDS = ("count", "mean")
 #: Attention this close below even attention counts as even: equal keys must not be told apart by
@@ -31,12 +31,16 @@ class Scissorhands(Policy):
 
     Defaults: ``window = 400, recents = 10``, those of the VATP repository's implementation, which
     uses the mean; the count is the paper's record as known second-hand.
-    Source: no official code was found. Deviations: one eviction at the end of prefill, where the
-    paper drops half the budget whenever the cache is full; budgets are uniform, the paper gives
-    later layers more; the mean over the query group is ours. Pitfall kept as it is: a token that
-    came late has been counted in fewer rows, so the count favours recent tokens.
+    Source: no official code was found. Deviations: by default one eviction at the end of prefill;
+    evicting while decoding, one for each new token, where the paper drops half the budget whenever
+    the cache is full. A new token's row then enters the record as one of the window's, even
+    attention is over what the cache holds, and rows are never forgotten; budgets are uniform, the
+    paper gives later layers more; the mean over the query group is ours. Pitfall kept as it is: a
+    token that came late has been counted in fewer rows, so the count favours recent tokens.
     Not verified: the paper's rule, its layer budgets and its tables.
     """
+
+    capabilities = Capabilities(decodes=True)
 
     window: int = 400
     recents: int = 10
@@ -56,14 +60,26 @@ class Scissorhands(Policy):
         attention = window_attention(view)
         if self.record == "mean":
             return group_mean(attention.mean(dim=1), view.kv_heads)
-        order = torch.arange(view.tokens, device=attention.device)
-        rows = order[view.tokens - attention.shape[1] :, None]
-        low = (attention * (rows + 1) < _EVEN) & (order <= rows)
-        return -group_mean(low.sum(dim=1).float(), view.kv_heads)
+        return -group_mean(_low(attention), view.kv_heads)
+
+    def step(self, step: Step) -> Tensor:
+        """The record goes on: each new token adds its row."""
+        attention = window_attention(step.view)
+        added = attention.sum(dim=1) / self.window if self.record == "mean" else -_low(attention)
+        return step.scores + group_mean(added, step.view.kv_heads)
 
     def protect(self, tokens: int, budget: int) -> Protection:
         del tokens, budget
         return Protection(sinks=0, recents=self.recents)
+
+
+def _low(attention: Tensor) -> Tensor:
+    """How many of the rows ``[H, w, n]`` that see a token gave it less than even attention."""
+    tokens = attention.shape[-1]
+    order = torch.arange(tokens, device=attention.device)
+    rows = order[tokens - attention.shape[1] :, None]
+    low = (attention * (rows + 1) < _EVEN) & (order <= rows)
+    return low.sum(dim=1).float()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import cosine_similarity, normalize
 
-from kvharness import Policy
+from kvharness import Capabilities, Policy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +42,13 @@ class KeyDiff(Policy):
     in float32 on post-RoPE keys; ``[K, n, d]`` to ``[K, n]``. The order is that of the summed
     pairwise cosines.
     No parameters and no protection.
-    Deviations: one eviction at the end of a dense prefill; the paper evicts after each block
-    of 128 prompt tokens and while decoding, so its later hidden states differ. No official
-    code was found; the formula is that of NVIDIA/kvpress. Not verified: the paper's treatment
-    of decoding, and its headline gap, which does not fit a transcription of its table.
+    Deviations: by default one eviction at the end of a dense prefill; the paper evicts after each
+    block of 128 prompt tokens, as here in blocks, and while decoding, which is left out. No
+    official code was found; the formula is that of NVIDIA/kvpress. Not verified: the paper's
+    treatment of decoding, and its headline gap, which does not fit a transcription of its table.
     """
+
+    capabilities = Capabilities(blocks=True)
 
     def score(self, view: View) -> Tensor:
         keys = view.keys.float()

@@ -35,11 +35,14 @@ class CAOTE(Wrapper):
 
     Source: two independent summaries, and the identity, which was verified; no official code was
     found. Ours: scores are taken as the wrapped policy reduced them over the query group; what is
-    protected is as in the wrapped policy; ``1 - a`` is 1e-6 at least. Deviations: one eviction at
-    the end of a dense prefill, where the paper evicts after blocks of 128 tokens; choosing
-    many tokens at once ignores how evictions add up.
+    protected is as in the wrapped policy; ``1 - a`` is 1e-6 at least. Deviations: by default one
+    eviction at the end of a dense prefill; the paper evicts after blocks of 128 tokens, as here in
+    blocks, where sums of attention go on from block to block, and while decoding, which is left
+    out. Choosing many tokens at once ignores how evictions add up.
     Not verified: the paper's treatment of groups and protected tokens, and its tables.
     """
+
+    capabilities = Capabilities(blocks=True)
 
     fast: bool = False
 

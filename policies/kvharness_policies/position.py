@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Policy, Positions
+from kvharness import Capabilities, Policy, Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,10 @@ class Position(Policy):
     KVCache-Factory as "StreamingLLM". It is the null model: what recency alone is worth.
     Default: ``sinks = 4``, kvpress's ``n_sink``.
     Deviations: kvpress scores 1 and 0 and lets top-k ties decide when the budget is below 4.
+    Evicting while decoding, its window rolls on.
     """
+
+    capabilities = Capabilities(decodes=True)
 
     sinks: int = 4
 
@@ -52,9 +55,10 @@ class StreamingLLM(Position):
     cache slot.
     Default: ``sinks = 4``, the official ``start_size``. The official ``recent_size`` (512 in
     the class, 2000 in the demo) is replaced by the budget.
-    Deviations: one eviction at the end of a dense prefill; the official cache rolls on at
-    every forward, so its later hidden states never saw the evicted tokens, and its cache does
-    not grow while decoding. Not verified: the speed and length claims of the paper.
+    Deviations: one eviction at the end of a dense prefill, where the official cache rolls on at
+    every forward, so its later hidden states never saw the evicted tokens. Evicting while decoding,
+    the window rolls on and each token stands at its place in the cache, as officially. Not
+    verified: the speed and length claims of the paper.
     """
 
     positions = Positions.COMPACT

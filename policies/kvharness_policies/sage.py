@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Needs, Policy, Protection, window_attention
+from kvharness import Capabilities, Needs, Policy, Protection, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import View
+    from kvharness import Step, View
+
+
+#: Below all attention.
+_LEAVES = -1.0
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,15 @@ class SageKV(Policy):
 
     Defaults: ``sinks = 4, recents = 64``: ours, and so is the maximum over the query group; the
     paper stresses selection by head.
-    Source: the abstract and a second-hand summary; no official code was found. Deviations: the
-    cache grows while decoding, where the paper's recents roll on and forget. It is TOVA by head
-    with protections, and close to SnapKV with a window of 1: noisy, as one token decides.
+    Source: the abstract and a second-hand summary; no official code was found. Evicting while
+    decoding, the chosen tokens stay and the recents roll on and forget, as in the paper; by default
+    the cache grows while decoding. It is TOVA by head with protections, and
+    close to SnapKV with a window of 1: noisy, as one token decides.
     Not verified: the paper's sizes, treatment of groups and positions, and its tables.
     """
 
     needs = Needs(queries=1)
+    capabilities = Capabilities(decodes=True)
 
     sinks: int = 4
     recents: int = 64
@@ -42,6 +48,12 @@ class SageKV(Policy):
         last = window_attention(view)[:, -1]
         largest: Tensor = last.unflatten(0, (view.kv_heads, -1)).amax(dim=1)
         return largest
+
+    def step(self, step: Step) -> Tensor:
+        """Nothing is chosen again: what was a recent or is new leaves when its turn comes."""
+        rolling = step.protected.clone()
+        rolling[step.view.tokens - step.new :] = True
+        return step.scores.masked_fill(rolling, _LEAVES)
 
     def protect(self, tokens: int, budget: int) -> Protection:
         del tokens, budget

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
-from kvharness import Needs, Policy, Protection, group_mean, window_attention
+from kvharness import Capabilities, Needs, Policy, Protection, group_mean, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,12 +90,14 @@ class TOVA(Policy):
     equal rows, so that every KV head of a layer keeps the same tokens.
     No parameters: the official ``cache_size`` is the budget. No protection of its own: the
     official code may drop even the last token (kvpress pins it).
-    Deviations: evicts once at the end of prefill; the official code goes on after every
-    decoded token, and the two are not the same policy. The last token is often a template's,
-    so scores depend on the template. Not verified: the paper's tables.
+    Deviations: by default it evicts once, at the end of prefill; evicting while decoding it goes on
+    after every token with that token's attention, as the official code does, and the two are not
+    the same policy. The last token is often a template's, so scores depend on the template. Not
+    verified: the paper's tables.
     """
 
     needs = Needs(queries=1)
+    capabilities = Capabilities(decodes=True)
 
     def score(self, view: View) -> Tensor:
         return window_attention(view)[:, -1].mean(dim=0).repeat(view.kv_heads, 1)

@@ -19,7 +19,8 @@ class Wrapper(Policy):
     """Delegates every stage to ``scorer``; a subclass overrides the stage that it changes.
 
     Needs, positions and whether a seed matters are the scorer's. Budgets are head-wise when
-    either's are, and nest only when both's do.
+    either's are, and nest only when both's do. Whether it evicts on the way is its own to say: what
+    it delegates is one compression at once.
     """
 
     scorer: Policy
@@ -31,6 +32,10 @@ class Wrapper(Policy):
             other,
             nested=mine.nested and other.nested,
             head_wise=mine.head_wise or other.head_wise,
+            decodes=mine.decodes,
+            blocks=mine.blocks
+            and self.scorer.positions is Positions.ORIGINAL
+            and not other.head_wise,
         )
         if given.head_wise and self.scorer.positions is not Positions.ORIGINAL:
             raise ValueError("compact positions need equal budgets in all heads; wrap another one")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvharness.cli import main
-from tests.claims.conftest import Made
+from tests.claims.conftest import CONTRACT, Made
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,3 +34,15 @@ def test_of_whole_stores_nothing_is_told(
     stores = [str(Made(seeds=1).run("snapkv", "0.25").write(tmp_path / name)) for name in "AB"]
     assert main(["agree", *stores]) == 0
     assert capsys.readouterr().out.startswith("12 records compared")
+
+
+def test_stores_of_other_modes_say_nothing_of_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded = Made(seeds=1).run("snapkv", "0.25").write(tmp_path / "A")
+    decoding = {**CONTRACT, "evict": "decode"}
+    fresh = Made(seeds=1, contract=decoding).run("snapkv", "0.25").write(tmp_path / "B")
+    assert main(["agree", str(recorded), str(fresh)]) != 0
+    told = capsys.readouterr()
+    assert f"{recorded} is of --kv-evict=prefill and {fresh} of --kv-evict=decode" in told.err
+    assert "records compared" not in told.out

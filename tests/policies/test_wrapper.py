@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +15,7 @@ from kvharness_policies.allocation import Ada
 from kvharness_policies.attention import H2O
 from kvharness_policies.chance import Random
 from kvharness_policies.lkv.policy import LKV
+from kvharness_policies.output import CAOTE
 from kvharness_policies.position import StreamingLLM
 from kvharness_policies.window import SnapKV
 from kvharness_policies.wrapper import Wrapper
@@ -41,7 +42,7 @@ def test_a_bare_wrapper_changes_nothing(inner: Policy, make_trace: MakeTrace, ke
     protection = Protection(sinks=1, recents=1)
     assert keep(outer, trace, 5, protection) == keep(inner, trace, 5, protection)
     assert (outer.needs, outer.positions) == (inner.needs, inner.positions)
-    assert outer.capabilities == inner.capabilities
+    assert outer.capabilities == replace(inner.capabilities, decodes=False, blocks=False)
     assert outer.protect(12, 5) == inner.protect(12, 5)
 
 
@@ -51,6 +52,14 @@ def test_capabilities_are_those_of_both() -> None:
     )
     assert Wrapper(Ada(SnapKV())).capabilities == Ada(SnapKV()).capabilities
     assert Wrapper(StreamingLLM()).positions is Positions.COMPACT
+
+
+def test_a_wrapper_says_itself_whether_it_evicts_on_the_way() -> None:
+    assert CAOTE(H2O()).capabilities.blocks
+    assert not CAOTE(H2O()).capabilities.decodes
+    assert not CAOTE(Ada(H2O())).capabilities.blocks, "heads have budgets of their own"
+    assert not CAOTE(StreamingLLM()).capabilities.blocks, "positions are compact"
+    assert not Ada(Random()).capabilities.decodes
 
 
 def test_what_is_learned_of_a_context_stays_off_the_wrapper(make_trace: MakeTrace) -> None:
