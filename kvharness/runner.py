@@ -17,6 +17,7 @@ from kvharness.shelf import Shelf
 from kvharness.store import SCHEMA, Header, Store, check_writable, group_lock
 from kvharness.suite import SUITES
 from kvharness.supply import Supply
+from kvharness.task import Failure, Generate, Setup, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.cell import Cell, Group
-    from kvharness.engine import Task
     from kvharness.item import Item
     from kvharness.model import ModelSource
     from kvharness.registry import LoadedPolicy
@@ -196,7 +196,7 @@ class Runner:
     def _compute(
         self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
     ) -> None:
-        from kvharness.engine import Failure, Generate, Setup, run_item  # noqa: PLC0415 - torch
+        from kvharness.engine import run_item  # noqa: PLC0415 - torch
 
         count = sum(len(tasks) for _, tasks in waiting)
         self._say(
@@ -249,8 +249,6 @@ class Runner:
                 outcome.failures[name] = reasons[task.policy.slug]
 
     def _task(self, cell: Cell, item: Item, weights: str) -> Task:
-        from kvharness.engine import Task  # noqa: PLC0415 - torch
-
         policy = self.policies[cell.policy]
         identity = policy.identity() | ({"checkpoint": weights} if weights else {})
         key = record_key(self.shared, identity, cell, item.digest)

@@ -13,7 +13,7 @@ import torch
 from kvharness import Positions, Protection, engine
 from kvharness.cell import Cell
 from kvharness.contract import Contract
-from kvharness.engine import Failure, Generate, Setup, Task, run_item
+from kvharness.engine import run_item
 from kvharness.item import Item, Question
 from kvharness.model import ModelSource
 from kvharness.policy import LoadedModel
@@ -21,6 +21,7 @@ from kvharness.record import Record
 from kvharness.registry import installed, load
 from kvharness.select import select_entries
 from kvharness.spec import PolicySpec
+from kvharness.task import Failure, Generate, Setup, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 import torch
 
-from kvharness import Needs, Policy, Positions, Protection, engine
+from kvharness import Needs, Policy, Positions, Protection, engine, selector
 from kvharness.batch import Request, answer, score_in_full
 from kvharness.cache import Kept
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
-from kvharness.engine import Failure, Generate, Setup, Task, run_item
+from kvharness.engine import run_item
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.item import Item, Question
 from kvharness.record import Record
@@ -22,6 +22,7 @@ from kvharness.registry import LoadedPolicy, installed, load
 from kvharness.runtime import Runtime
 from kvharness.select import mask_digest, select_entries
 from kvharness.spec import PolicySpec
+from kvharness.task import Failure, Generate, Setup, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,7 @@ class Masks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.of: dict[str, list[Tensor]] = {}
-        monkeypatch.setattr(engine, "select_entries", self.note)
+        monkeypatch.setattr(selector, "select_entries", self.note)
 
     def note(
         self, policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
@@ -169,7 +170,9 @@ def test_every_installed_policy_keeps_exactly_its_budget(
         due = {QUARTER: 10, HALF: 20}
         cell = task.cell
         budget = budgets[cell.policy] if cell.retention is None else due[cell.retention]
-        assert record.kept == (budget * KV_HEADS,) * LAYERS
+        assert sum(record.kept) == budget * KV_HEADS * LAYERS
+        if not task.policy.policy.capabilities.head_wise:
+            assert record.kept == (budget * KV_HEADS,) * LAYERS
         assert record.realised_retention == budget / TOKENS
         assert record.cache_bytes == budget * KV_HEADS * LAYERS * ENTRY
         assert record.tokens == TOKENS
@@ -180,7 +183,9 @@ def test_every_installed_policy_keeps_exactly_its_budget(
         assert record.seconds.decode > 0
         if cell.policy != "full":
             (mask,) = masks.of[f"{cell.policy} {budget}"]
-            assert mask.sum(dim=-1).tolist() == [[budget] * KV_HEADS] * LAYERS
+            assert mask.sum(dim=(1, 2)).tolist() == list(record.kept)
+            if not task.policy.policy.capabilities.head_wise:
+                assert mask.sum(dim=-1).tolist() == [[budget] * KV_HEADS] * LAYERS
             assert mask[..., : PROTECTION.sinks].all()
             assert mask[..., -PROTECTION.recents :].all()
             assert record.mask_digest == (mask_digest(mask),)

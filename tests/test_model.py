@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from kvharness import conversion
 from kvharness.cell import Cell
 from kvharness.contract import Contract
-from kvharness.engine import Generate, Setup, Task, run_item
+from kvharness.engine import run_item
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.items.needle import needle_items
 from kvharness.model import EMBEDDED, ModelSource, cache_directory, describe, find_model
@@ -24,6 +24,7 @@ from kvharness.record import Record
 from kvharness.registry import installed, load
 from kvharness.runtime import Runtime, check_window
 from kvharness.spec import PolicySpec
+from kvharness.task import Generate, Setup, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,11 @@ from kvharness import probing as probing_module
 from kvharness.batch import score_in_full
 from kvharness.cache import Kept
 from kvharness.contract import QuestionMode
-from kvharness.engine import Failure, run_item
+from kvharness.engine import run_item
 from kvharness.errors import ModelProblem
 from kvharness.probe import Material, Part, Probe
 from kvharness.record import Record
+from kvharness.task import Failure
 from tests.conftest import tiny_config
 from tests.test_attention import CONFIGS, make_config
 from tests.test_engine import (

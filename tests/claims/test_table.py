@@ -29,7 +29,8 @@ def test_keys_are_taken_out_as_they_are_read() -> None:
 def test_a_switch_is_true_or_false() -> None:
     assert table(id="a", margin=True).switch("margin") is True
     assert table(id="a").switch("margin") is False
-    for given in (1, "yes", []):
+    wrong: list[object] = [1, "yes", []]
+    for given in wrong:
         with pytest.raises(ClaimProblem, match=r"margin .*: expected true or false"):
             table(id="a", margin=given).switch("margin")
 
