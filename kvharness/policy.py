@@ -47,6 +47,7 @@ class Needs:
         boundaries: where sentences and records end in the context's text.
         probes: tokens that are read after the context, for their queries; policies that ask for
             equal ones share a forward pass.
+        hidden_states: what enters each layer's attention; as large as a layer's keys or larger.
     """
 
     queries: int = 0
@@ -55,6 +56,7 @@ class Needs:
     hidden_similarity: bool = False
     boundaries: bool = False
     probes: frozenset[Probe] = frozenset()
+    hidden_states: bool = False
 
     def union(self, other: Needs) -> Needs:
         return Needs(
@@ -64,6 +66,7 @@ class Needs:
             hidden_similarity=self.hidden_similarity or other.hidden_similarity,
             boundaries=self.boundaries or other.boundaries,
             probes=self.probes | other.probes,
+            hidden_states=self.hidden_states or other.hidden_states,
         )
 
 
@@ -112,6 +115,8 @@ class View:
         boundaries: bool ``[n]``, the last token of each sentence, line or record; None unless asked
             for.
         probes: what the layer made of the parts of each probe; None unless asked for.
+        hidden_states: ``[n, D]``, what the layer's attention is given, in the model's dtype; None
+            unless asked for.
     """
 
     layer: int
@@ -126,6 +131,7 @@ class View:
     similarity: float | None = None
     boundaries: Tensor | None = None
     probes: Mapping[Probe, tuple[Probed, ...]] | None = None
+    hidden_states: Tensor | None = None
 
     @property
     def tokens(self) -> int:

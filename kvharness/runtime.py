@@ -18,6 +18,7 @@ from kvharness.attention import KERNEL, PrefillReader, observe, reading
 from kvharness.boundaries import boundaries
 from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.hidden import hidden_inputs
 from kvharness.memory import explained
 from kvharness.policy import Needs
 from kvharness.probing import probe
@@ -131,6 +132,7 @@ class Runtime:
             torch.no_grad(),
             reading(reader),
             hidden_similarities(self.model, wanted=needs.hidden_similarity) as similarities,
+            hidden_inputs(self.model, wanted=needs.hidden_states) as hidden,
         ):
             self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
         seconds = self.clock() - start
@@ -140,7 +142,9 @@ class Runtime:
                 f"nothing to compress; choose a model with global attention layers"
             )
         layers = {
-            index: replace(layer, similarity=similarities.get(index))
+            index: replace(
+                layer, similarity=similarities.get(index), hidden_states=hidden.get(index)
+            )
             for index, layer in sorted(reader.layers.items())
         }
         ends = boundaries(self.encoder, context) if needs.boundaries else None

@@ -32,6 +32,7 @@ class LayerTrace:
     column_sums: Tensor | None = None
     future: Tensor | None = None
     similarity: float | None = None
+    hidden_states: Tensor | None = None
     probes: Mapping[Probe, tuple[Probed, ...]] | None = None
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -112,6 +113,7 @@ class Trace:
             similarity=layer.similarity if needs.hidden_similarity else None,
             boundaries=self.boundaries if needs.boundaries else None,
             probes=_shown(layer.probes or {}, needs.probes) if needs.probes else None,
+            hidden_states=layer.hidden_states if needs.hidden_states else None,
         )
 
 

@@ -184,7 +184,15 @@ def test_no_view_leaks_what_a_neighbour_asked_for() -> None:
     visible = {field.name for field in fields(View)}
     view = make_trace().for_policy(NOTHING, WORDS).views[0]
     hidden = {name for name in visible if getattr(view, name) is None}
-    assert hidden == {"queries", "column_sums", "future", "similarity", "boundaries", "probes"}
+    assert hidden == {
+        "queries",
+        "column_sums",
+        "future",
+        "similarity",
+        "boundaries",
+        "probes",
+        "hidden_states",
+    }
 
 
 def test_each_layer_and_policy_has_its_own_numbers() -> None:

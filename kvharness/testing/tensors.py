@@ -77,7 +77,12 @@ class LayerTensors:
             future=self.future.clone() if needs.future else None,
             similarity=self.similarity if needs.hidden_similarity else None,
             probes={probe: self._probed(probe) for probe in needs.probes} or None,
+            hidden_states=self._hidden_states() if needs.hidden_states else None,
         )
+
+    def _hidden_states(self) -> Tensor:
+        """The values side by side, ``[n, K d]``: not drawn, or every case would change."""
+        return self.values.transpose(0, 1).flatten(1).clone()
 
     def _probed(self, probe: Probe) -> tuple[Probed, ...]:
         """Id ``i`` of a probe has queries and keys of context token ``i`` modulo ``n``."""

@@ -33,6 +33,7 @@ _EVERYTHING = Needs(
     hidden_similarity=True,
     boundaries=True,
     probes=frozenset({Ends(prefix=3, suffix=2, offset=1)}),
+    hidden_states=True,
 )
 #: So many tokens of which half are kept: two random choices are never the same by chance.
 _LONG = Shape(layers=2, heads=4, kv_heads=2, tokens=48, size=16)

@@ -1,0 +1,62 @@
+"""What enters the attention of each layer: hidden states, seen in prefill where a policy asks."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kvharness.errors import ModelProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+    Hook = Callable[[Module, tuple[Any, ...], dict[str, Any]], None]
+
+
+@contextmanager
+def hidden_inputs(model: PreTrainedModel, *, wanted: bool) -> Iterator[dict[int, Tensor]]:
+    """Fill a dict from layer index to ``[n, D]``, after the layer's norm, in one forward pass.
+
+    Nothing is hooked unless ``wanted``.
+
+    Raises:
+        ModelProblem: the model's layers keep their attention elsewhere than in ``self_attn``.
+    """
+    found: dict[int, Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(_hook(found, index), with_kwargs=True)
+        for index, module in enumerate(attention_modules(model) if wanted else ())
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def attention_modules(model: PreTrainedModel) -> list[Module]:
+    """The attention module of each decoder layer.
+
+    Raises:
+        ModelProblem: there is none.
+    """
+    layers: Any = getattr(model.get_decoder(), "layers", None) or ()
+    modules: list[Any] = [getattr(layer, "self_attn", None) for layer in layers]
+    if not modules or None in modules:
+        raise ModelProblem(
+            f"{type(model).__name__} has no self_attn in its layers, so what enters attention "
+            f"cannot be seen; policies that need it run on models of the Llama kind"
+        )
+    return modules
+
+
+def _hook(found: dict[int, Tensor], index: int) -> Hook:
+    def note(_: Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        hidden: Tensor = given[0] if given else named["hidden_states"]
+        found[index] = hidden[0]
+
+    return note
