@@ -127,7 +127,7 @@ def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
     """
     _require_names(spec, known)
     for part in spec.parts:
-        if known[part.name].wraps and not part.arguments:
+        if known[part.name].wraps and len(part.parts) == 1:
             raise UsageProblem(
                 f"--policy {part.name}: it wraps another policy; name one, such as "
                 f"'{part.name}(random)'"
@@ -155,11 +155,15 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
     """
     found = known[spec.name]
     parts = [load(part, known) for part in spec.arguments]
+    named = {
+        key: load(value, known) for key, value in spec.parameters if isinstance(value, PolicySpec)
+    }
+    parameters = {**dict(spec.parameters), **{key: one.policy for key, one in named.items()}}
     offered = imported(found, str(spec))
     try:
-        policy = _build(offered, [part.policy for part in parts], dict(spec.parameters))
+        policy = _build(offered, [part.policy for part in parts], parameters)
     except (Exception, SystemExit) as error:
-        if parts or spec.parameters:
+        if parts or parameters:
             raise _unfitting(found, str(spec), offered, error) from error
         raise _unloadable(found, str(spec), error) from error
     if not isinstance(policy, Policy):
@@ -170,7 +174,7 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         )
     if wrong := misdeclared(policy):
         raise PolicyProblem(str(spec), f"{_home_of(found)}: {wrong}")
-    digests = [source_digest(_home(policy)), *(part.source for part in parts)]
+    digests = [source_digest(_home(policy)), *(part.source for part in (*parts, *named.values()))]
     return LoadedPolicy(
         spec=spec,
         policy=policy,

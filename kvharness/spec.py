@@ -1,4 +1,7 @@
-"""How a policy is written on the command line: ``snapkv``, ``snapkv(window=16)``, ``ada(h2o)``."""
+"""How a policy is written on the command line: ``snapkv``, ``snapkv(window=16)``, ``ada(h2o)``.
+
+A parameter in parentheses is a policy too: ``kvpress:AdaKVPress(press=SnapKVPress())``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from kvharness.errors import UsageProblem
 
 _TOKEN = re.compile(
-    r"""\s*([A-Za-z0-9][\w.+-]*|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\.?\d[\w.+-]*|[(),=])"""
+    r"""\s*([A-Za-z0-9][\w.+:-]*|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?\.?\d[\w.+-]*|[(),=])"""
 )
 _SLUG = re.compile(r"[^A-Za-z0-9.+-]+")
 _DEEPEST = 8
@@ -32,7 +35,8 @@ class PolicySpec:
     @property
     def parts(self) -> tuple[PolicySpec, ...]:
         """Itself and every specification inside it."""
-        return (self, *(inner for part in self.arguments for inner in part.parts))
+        named = [value for _, value in self.parameters if isinstance(value, PolicySpec)]
+        return (self, *(inner for part in (*self.arguments, *named) for inner in part.parts))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,12 +46,13 @@ class PolicySpec:
     def slug(self) -> str:
         """Safe in test ids: ``snapkv+window16``, ``ada+h2o``; equal to the name alone."""
         parts = [self.name, *(part.slug for part in self.arguments)]
-        parts += [f"{key}{value}" for key, value in self.parameters]
+        for key, value in self.parameters:
+            parts.append(f"{key}{value.slug if isinstance(value, PolicySpec) else value}")
         return "+".join(_SLUG.sub("-", part) for part in parts)
 
     def __str__(self) -> str:
         inner = [str(part) for part in self.arguments]
-        inner += [f"{key}={value!r}" for key, value in self.parameters]
+        inner += [f"{key}={_shown(value)}" for key, value in self.parameters]
         return f"{self.name}({', '.join(inner)})" if inner else self.name
 
     @classmethod
@@ -63,6 +68,14 @@ class PolicySpec:
             specs.append(parser.policy())
         parser.end()
         return specs
+
+
+def _shown(value: object) -> str:
+    """As it reads again: a policy without parentheses would be a text."""
+    if not isinstance(value, PolicySpec):
+        return repr(value)
+    text = str(value)
+    return text if text.endswith(")") else f"{text}()"
 
 
 class _Parser:
@@ -109,7 +122,7 @@ class _Parser:
         if self.take("(") and not self.take(")"):
             while True:
                 if self.tokens[1:2] == ["="]:
-                    parameters.append(self.parameter([key for key, _ in parameters]))
+                    parameters.append(self.parameter([key for key, _ in parameters], depth))
                 else:
                     arguments.append(self.policy(depth + 1))
                 if self.take(")"):
@@ -120,12 +133,12 @@ class _Parser:
             name=name, arguments=tuple(arguments), parameters=tuple(sorted(parameters))
         )
 
-    def parameter(self, known: list[str]) -> tuple[str, object]:
+    def parameter(self, known: list[str], depth: int) -> tuple[str, object]:
         key = self.word()
         self.take("=")
         if key in known or not key.isidentifier():
             raise self.problem()
-        return key, self.value()
+        return key, self.policy(depth + 1) if self.tokens[1:2] == ["("] else self.value()
 
     def value(self) -> object:
         """A number, a quoted text, True, False or None; every other word is text as it stands."""

@@ -183,6 +183,8 @@ def test_the_near_match_and_everything_installed_are_named(known: dict[str, Inst
     assert text.startswith("no policy named 'plane' is installed. Did you mean 'plain'? Installed:")
     assert all(f"\n    {name} (mine-kv 1.5)" in text for name in NAMES)
     require(spec("wrapper(plain)"), known)
+    with pytest.raises(UsageProblem, match="no policy named 'plane'"):
+        require(spec("wrapper(inner=plane())"), known)
 
 
 def test_nothing_is_installed() -> None:
@@ -233,6 +235,11 @@ def test_two_specifications_with_the_same_ids(known: dict[str, Installed]) -> No
         ("decorated", "FunctionPolicy", {}),
         (
             "wrapper(plain(window=8), floor=0.5)",
+            "Wrapper",
+            {"inner": {"Plain": {"window": 8, "pooling": "max"}}, "floor": 0.5},
+        ),
+        (
+            "wrapper(floor=0.5, inner=plain(window=8))",
             "Wrapper",
             {"inner": {"Plain": {"window": 8, "pooling": "max"}}, "floor": 0.5},
         ),
@@ -308,7 +315,7 @@ def test_a_wrapper_of_what_does_not_load_names_what_does_not(known: dict[str, In
 def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
     known: dict[str, Installed], tmp_path: Path
 ) -> None:
-    texts = ("plain", "score", "wrapper(plain)")
+    texts = ("plain", "score", "wrapper(plain)", "wrapper(inner=plain())")
     before = [load(spec(text), known).source for text in texts]
     assert [load(spec(text), known).source for text in texts] == before
     (tmp_path / "registered.py").write_text(f"{SOURCE}\n# edited\n")

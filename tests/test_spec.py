@@ -26,7 +26,7 @@ SPECS = st.recursive(
         ),
         NAMES,
         st.lists(inner, max_size=3),
-        st.dictionaries(KEYS, VALUES, max_size=3),
+        st.dictionaries(KEYS, st.one_of(VALUES, inner), max_size=3),
     ),
     max_leaves=5,
 )
@@ -53,6 +53,8 @@ def one(text: str) -> PolicySpec:
         ("ada(snapkv)", "ada+snapkv"),
         ("ada(snapkv(window=4), floor=0.2)", "ada+snapkv+window4+floor0.2"),
         ("x(path='a/b c')", "x+patha-b-c"),
+        ("kvpress:SnapKVPress(window_size=32)", "kvpress-SnapKVPress+window-size32"),
+        ("kvpress:AdaKVPress(press=KnormPress())", "kvpress-AdaKVPress+pressKnormPress"),
     ],
 )
 def test_the_slug_names_all_of_a_policy(text: str, slug: str) -> None:
@@ -92,6 +94,14 @@ def test_a_list_keeps_its_order_and_parameters_are_sorted() -> None:
     assert specs[2].names == ("ada", "h2o")
 
 
+def test_a_parameter_in_parentheses_is_a_policy() -> None:
+    spec = one("ada(scorer=h2o(window=3), alpha=0.1, text=h2o)")
+    inner = PolicySpec(name="h2o", parameters=(("window", 3),))
+    assert spec.parameters == (("alpha", 0.1), ("scorer", inner), ("text", "h2o"))
+    assert spec.names == ("ada", "h2o")
+    assert str(one("a(b=c())")) == "a(b=c())"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -120,6 +130,8 @@ def test_a_list_keeps_its_order_and_parameters_are_sorted() -> None:
         r"x(a='\x')",
         "x(a=[1])",
         "a(" * 10 + "b" + ")" * 10,
+        "a(b=" * 10 + "c" + ")" * 10,
+        "a(b='c'())",
         "a" * 3000,
     ],
 )
