@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kvharness.errors import ModelProblem
 from kvharness.trace import LayerTrace
@@ -78,13 +79,20 @@ def observe(model: PreTrainedModel) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
     if others:
         raise ModelProblem(_not_observable(model, f"it has {min(others)} layers"))
-    AttentionInterface.register(KERNEL, _attention)
+    register_kernel()
     try:
         model.set_attn_implementation(KERNEL)
     except (ValueError, KeyError, AttributeError) as error:
         raise ModelProblem(_not_observable(model, str(error))) from None
     if config._attn_implementation != KERNEL:  # noqa: SLF001
         raise ModelProblem(_not_observable(model, "it keeps its own attention"))
+
+
+def register_kernel() -> None:
+    """Make transformers know our attention, also where another library has wrapped it since."""
+    AttentionInterface.register(KERNEL, _attention)
+    # A wrapper is set in the table itself, where it hides what is registered.
+    ALL_ATTENTION_FUNCTIONS[KERNEL] = _attention
 
 
 def _not_observable(model: PreTrainedModel, reason: str) -> str:

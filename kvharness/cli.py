@@ -16,6 +16,7 @@ from kvharness import registry
 from kvharness.commands.reading import warn
 from kvharness.contract import Anchor
 from kvharness.errors import KvharnessError
+from kvharness.peer import INSTALL, NAMING, peer_version
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ def _policies(_: argparse.Namespace) -> None:
     _print(tabulate(rows, headers=["policy", "distribution", "status", "source", "what it keeps"]))
     if not rows:
         _print("none is installed; run\n    pip install kvharness-policies")
+    version = peer_version()
+    state = f"kvpress {version} is installed" if version else f"kvpress is not installed; {INSTALL}"
+    _print(f"\n{NAMING}. {state}")
 
 
 def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str, str]:

@@ -37,8 +37,9 @@ OPTIONS = (
         kind="NAMES",
         many=True,
         help="Policies to run, comma list, repeatable: snapkv, 'snapkv(window=16)'. The anchors "
-        "full, floor and oracle run beside them. Default: every installed policy that is not on "
-        "request (kvharness policies tells); all: those too",
+        "full, floor and oracle run beside them; 'kvpress:KnormPress' is a press of the installed "
+        "kvpress. Default: every installed policy that is not on request (kvharness policies "
+        "tells); all: those too",
     ),
     Option(
         flag="--retention",

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
+from kvharness.peer import is_press, refuse_inside, require_press
 from kvharness.policy import Capabilities, FunctionPolicy, Needs, Policy, Positions
 from kvharness.probe import Probe
 from kvharness.source import source_digest
@@ -125,6 +126,10 @@ def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
     Raises:
         UsageProblem: names the near match and what is installed.
     """
+    if is_press(spec):
+        require_press(spec)
+        return
+    refuse_inside(spec)
     _require_names(spec, known)
     for part in spec.parts:
         if known[part.name].wraps and len(part.parts) == 1:
@@ -153,6 +158,10 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
             distribution.
         ParameterProblem: the policy does not take its parameters; says which there are.
     """
+    if is_press(spec):
+        from kvharness.peer.press import load_press  # noqa: PLC0415 - torch and kvpress
+
+        return load_press(spec)
     found = known[spec.name]
     parts = [load(part, known) for part in spec.arguments]
     named = {
@@ -201,7 +210,7 @@ def _unfitting(
     found: Installed, name: str, offered: object, error: BaseException
 ) -> ParameterProblem:
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return ParameterProblem(name, f"{_home_of(found)} cannot be built: {reason}; {_takes(offered)}")
+    return ParameterProblem(name, f"{_home_of(found)} cannot be built: {reason}; {takes(offered)}")
 
 
 def _unloadable(found: Installed, name: str, error: BaseException) -> PolicyProblem:
@@ -236,11 +245,11 @@ def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> obj
         return offered
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
-    _expect_numbers(offered, parameters)
+    expect_numbers(offered, parameters)
     return offered(*parts, **parameters)
 
 
-def _expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
+def expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
     """Refuse text for a number: a dataclass takes it, and fails when it first computes."""
     known = inspect.signature(offered).parameters if parameters else {}
     for name, value in parameters.items():
@@ -250,7 +259,7 @@ def _expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
             raise TypeError(f"{name}={value!r}: expected {due}")
 
 
-def _takes(offered: Any) -> str:
+def takes(offered: Any) -> str:
     """Which parameters there are, with their defaults."""
     try:
         known = inspect.signature(offered).parameters.values()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvharness import registry
-from kvharness.errors import KvharnessError
+from kvharness.errors import KvharnessError, UsageProblem
 from kvharness.options import OPTIONS, raw_value
+from kvharness.peer import is_press
 from kvharness.plugin import PROBLEM
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.parametrize import note_left_out, parameters
@@ -36,6 +37,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _policies(texts: list[str]) -> dict[str, Policy]:
     known = registry.installed()
     specs = registry.resolve(texts, known)
+    for spec in filter(is_press, specs):
+        raise UsageProblem(
+            f"--policy {spec}: a press runs on a real prefill only, so the kit cannot draw cases "
+            f"for it; leave it out"
+        )
     return {spec.slug: registry.load(spec, known).policy for spec in specs}
 
 

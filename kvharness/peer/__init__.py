@@ -1,0 +1,54 @@
+"""Presses of NVIDIA/kvpress as policies, loaded only where one is named: ``kvpress:KnormPress``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from typing import TYPE_CHECKING
+
+from kvharness.errors import UsageProblem
+
+if TYPE_CHECKING:
+    from kvharness.spec import PolicySpec
+
+PREFIX = "kvpress:"
+INSTALL = "run pip install 'kvharness[kvpress]' (it needs transformers below 5.3)"
+NAMING = (
+    "--policy 'kvpress:SnapKVPress(window_size=32)' runs a press, and "
+    "'kvpress:AdaKVPress(press=SnapKVPress())' one around another"
+)
+
+
+def is_press(spec: PolicySpec) -> bool:
+    return spec.name.startswith(PREFIX)
+
+
+def peer_version() -> str | None:
+    """The installed kvpress, which is not imported; None without it."""
+    if importlib.util.find_spec("kvpress") is None:
+        return None
+    return importlib.metadata.version("kvpress")
+
+
+def require_press(spec: PolicySpec) -> None:
+    """Check that kvpress is there for a specification.
+
+    Raises:
+        UsageProblem: it is not; says what to install.
+    """
+    if peer_version() is None:
+        raise UsageProblem(f"--policy {spec}: kvpress is not installed; {INSTALL}")
+
+
+def refuse_inside(spec: PolicySpec) -> None:
+    """Refuse a press inside a policy of another kind, which could not tell it what to score.
+
+    Raises:
+        UsageProblem: there is one.
+    """
+    for part in spec.parts[1:]:
+        if is_press(part):
+            raise UsageProblem(
+                f"--policy {spec}: a press can only be wrapped by a press, such as "
+                f"'kvpress:AdaKVPress(press={part.name.removeprefix(PREFIX)}())'"
+            )
