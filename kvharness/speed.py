@@ -43,12 +43,14 @@ class Grid:
         question: token ids that follow the context.
         cells: policy and retention of each cell.
         steps: greedy tokens to generate.
+        protection: the contract's; policies of other libraries know none.
     """
 
     context: tuple[int, ...]
     question: tuple[int, ...]
     cells: tuple[tuple[LoadedPolicy, Fraction], ...]
     steps: int
+    protection: Protection = PROTECTION
 
     @property
     def needs(self) -> Needs:
@@ -71,7 +73,7 @@ def by_engine(runtime: Runtime, grid: Grid) -> Measured:
     """The grid the harness's way: one prefill, all cells decoded together."""
     with measuring(runtime) as measured:
         prefilled, _ = runtime.prefill(grid.context, grid.needs)
-        cells = [choose(prefilled, loaded, retention) for loaded, retention in grid.cells]
+        cells = [choose(prefilled, *cell, protection=grid.protection) for cell in grid.cells]
         answers = answer(runtime, request(prefilled, grid.question, grid.steps), cells)
         measured.outputs = [each.generated[0] or [] for each in answers]
     return measured
@@ -82,17 +84,22 @@ def cell_by_cell(runtime: Runtime, grid: Grid) -> Measured:
     with measuring(runtime) as measured:
         for loaded, retention in grid.cells:
             prefilled, _ = runtime.prefill(grid.context, loaded.policy.needs)
-            kept = choose(prefilled, loaded, retention)
+            kept = choose(prefilled, loaded, retention, protection=grid.protection)
             measured.outputs.append(_decode_plainly(runtime, prefilled, kept, grid))
     return measured
 
 
-def choose(prefilled: Prefilled, loaded: LoadedPolicy, retention: Fraction) -> Kept:
+def choose(
+    prefilled: Prefilled,
+    loaded: LoadedPolicy,
+    retention: Fraction,
+    *,
+    protection: Protection = PROTECTION,
+) -> Kept:
     """Score and select one cell."""
     trace = trace_of(prefilled).for_policy(loaded.policy.needs, ("0", "speed", loaded.slug))
     budget = budget_of(retention, prefilled.tokens)
-    protection = PROTECTION.fit(budget)
-    mask = keep_mask(loaded.policy, trace, budget, protection, name=loaded.slug)
+    mask = keep_mask(loaded.policy, trace, budget, protection.fit(budget), name=loaded.slug)
     return Kept(mask=mask, positions=loaded.policy.positions)
 
 
@@ -125,7 +132,7 @@ def _decode_plainly(runtime: Runtime, prefilled: Prefilled, kept: Kept, grid: Gr
         cache.update(*_evicted(full.keys, full.values, kept.mask[index]), layer)
     model.set_attn_implementation("sdpa")
     try:
-        return _greedy(runtime, cache, grid)
+        return greedy(runtime, cache, grid)
     finally:
         model.set_attn_implementation(KERNEL)
 
@@ -137,7 +144,8 @@ def _evicted(keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor
     return take[0][None], take[1][None]
 
 
-def _greedy(runtime: Runtime, cache: DynamicCache, grid: Grid) -> list[int]:
+def greedy(runtime: Runtime, cache: DynamicCache, grid: Grid) -> list[int]:
+    """Answer from a cache of transformers, with positions that go on from the whole context."""
     start = len(grid.context)
     ids = torch.tensor([grid.question], device=runtime.device)
     positions = torch.arange(start, start + ids.shape[1], device=runtime.device)[None]

@@ -1,0 +1,71 @@
+"""A context on the tiny model and on the embedded one, in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from kvharness import LoadedModel, Protection, registry
+from kvharness.select import keep_mask
+from kvharness.spec import PolicySpec
+from kvharness.speed import trace_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness.registry import LoadedPolicy
+    from kvharness.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model with one context."""
+
+    runtime: Runtime
+    ids: list[int]
+
+    def load(self, text: str) -> LoadedPolicy:
+        (spec,) = PolicySpec.parse_list(text)
+        loaded = registry.load(spec, registry.installed())
+        model = LoadedModel(source=self.runtime.source, module=self.runtime.model)
+        loaded.policy.prepare(model, 0)
+        return loaded
+
+    def trace(self, policy: Any) -> Any:
+        prefilled, _ = self.runtime.prefill(self.ids, policy.needs)
+        return trace_of(prefilled).for_policy(policy.needs, ("0", "item", "policy"))
+
+    def kept(self, text: str, budget: int, *, recents: int = 0) -> tuple[Tensor, Tensor]:
+        """Keep mask of a policy, and its scores, ``[layers, K, n]``."""
+        policy = self.load(text).policy
+        trace = self.trace(policy)
+        protection = Protection(sinks=0, recents=recents)
+        with torch.no_grad():
+            mask = keep_mask(policy, trace, budget, protection, name=text)
+            return mask, policy.score_all(trace)
+
+
+@pytest.fixture(scope="session")
+def tiny(runtime: Runtime) -> Stage:
+    generator = torch.Generator().manual_seed(0)
+    return Stage(runtime, torch.randint(2, 1500, (200,), generator=generator).tolist())
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Stage:
+    from kvharness.items.needle import needle_items
+    from kvharness.model import DEFAULT_MODEL, find_model
+    from kvharness.runtime import Runtime
+
+    runtime = Runtime.load(find_model(DEFAULT_MODEL), device="cpu", dtype="float32")
+    (item,) = needle_items(runtime.encoder, context=512, seed=0, count=1)
+    return Stage(runtime, list(item.context))
+
+
+@pytest.fixture(params=["tiny", "embedded"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    made: Stage = request.getfixturevalue(request.param)
+    return made
