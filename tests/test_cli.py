@@ -72,7 +72,7 @@ def test_policies_lists_distribution_and_status(capsys: pytest.CaptureFixture[st
     assert "ready" in line
     assert line.split("arXiv 2404.14469")[1].strip().startswith("SnapKV: pooled attention of")
     assert "anchor" in out
-    names = {line.split()[0] for line in out.splitlines()}
+    names = {line.split()[0] for line in out.splitlines() if line}
     assert set(registry.installed()) <= names
 
 
@@ -80,7 +80,8 @@ def test_every_first_party_policy_says_where_it_comes_from(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["policies"]) == 0
-    head, _, *lines = capsys.readouterr().out.splitlines()
+    table, _, _ = capsys.readouterr().out.partition("\n\n")
+    head, _, *lines = table.splitlines()
     start, end = head.index("source"), head.index("what it keeps")
     sources = {line.split()[0]: line[start:end].strip() for line in lines}
     assert all(sources.values()), sources
