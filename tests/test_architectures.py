@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Positions, Protection, engine
+from kvharness import Positions, Protection, selector
 from kvharness.cell import Cell
 from kvharness.contract import Contract
 from kvharness.engine import run_item
@@ -214,7 +214,7 @@ def run(
     contract = Contract(context=TOKENS, protection=PROTECTION)
     setup = Setup(runtime=runtime, contract=contract, generate=Generate.NONE, score_name="exact")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "select_entries", note)
+        patch.setattr(selector, "select_entries", note)
         results = list(run_item(setup, ITEM, tasks))
     return Run(
         plain=copy.deepcopy(plain),

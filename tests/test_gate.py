@@ -41,8 +41,9 @@ def ids(**raw: Any) -> list[str]:
     return [each.id for each in Gate.of(settings(raw), KNOWN).claims]
 
 
-def test_without_policies_all_claims_are_judged() -> None:
-    assert ids() == [each.id for each in all_claims()]
+def test_without_policies_all_claims_are_judged_but_those_on_request() -> None:
+    assert ids() == [each.id for each in all_claims() if not each.on_request]
+    assert ids(policy=["all"]) == [each.id for each in all_claims()]
 
 
 def test_claims_of_the_named_policies_are_judged_not_those_of_the_anchors() -> None:

@@ -27,11 +27,14 @@ def test_anchors_come_first_and_once() -> None:
     assert lineup.slugs == ["full", "floor", "oracle", "snapkv", "tova"]
 
 
-def test_without_a_choice_it_is_every_installed_policy() -> None:
+def test_without_a_choice_it_is_every_policy_that_needs_no_request() -> None:
     lineup = Lineup.of([])
     wrappers = {name for name, found in lineup.known.items() if found.wraps}
+    others = {name for name, found in lineup.known.items() if found.on_request}
     assert wrappers, "which need a policy to wrap"
-    assert {*lineup.slugs} == {*lineup.known} - wrappers
+    assert others
+    assert {*lineup.slugs} == {*lineup.known} - wrappers - others
+    assert {*Lineup.of(["all"]).slugs} == {*lineup.known} - wrappers
 
 
 def test_what_is_not_installed_is_refused() -> None:

@@ -15,6 +15,7 @@ from kvharness.errors import StoreProblem
 from kvharness.provenance import Header
 from kvharness.record import Record, Seconds
 from kvharness.replay import Replay, comparable, newest_records
+from kvharness.spec import PolicySpec
 from kvharness.store import Writer
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def a_setting(
     *policies: str, retentions: Sequence[str] = (), seeds: int | None = None, replay: Path = Path()
 ) -> Settings:
     settings = SimpleNamespace(
-        policies=policies,
+        named=[spec.slug for text in policies for spec in PolicySpec.parse_list(text)],
         retentions=tuple(Fraction(text) for text in retentions or ("0.1", "0.5")),
         retentions_given=bool(retentions),
         seeds=seeds or 5,

@@ -137,7 +137,7 @@ def test_what_is_missing_is_named(claims_file: Path, key: str) -> None:
         ({"settings": {"context": True}}, ["settings context = True", "a whole number"]),
         ({"settings": {"sinks": -1}}, ["settings sinks = -1", "a whole number"]),
         ({"settings": {"question": "unsen"}}, ["question = 'unsen'", "mean 'unseen'"]),
-        ({"settings": {"evict": "decode"}}, ["evict = 'decode': expected one of prefill"]),
+        ({"settings": {"evict": "never"}}, ["evict = 'never': expected one of prefill, decode"]),
         ({"settings": 1}, ["settings 1: expected a table in braces"]),
         ({"expect": {"tiny": "suported"}}, ["expect.'tiny' 'suported'", "mean 'supported'"]),
         ({"expect": {"tiny": "not evaluated"}}, ["supported, refuted, inconclusive"]),
