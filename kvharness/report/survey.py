@@ -105,13 +105,19 @@ class Survey:
 
     @property
     def shared_retentions(self) -> tuple[str, ...]:
-        """Those at which every policy but the anchors was run."""
-        columns = {column for _, column in self.evidence.records}
-        return tuple(
-            retention
-            for retention in self.retentions
-            if all(Column(policy, retention) in columns for policy in self.contenders)
-        )
+        """Those at which every policy but the anchors was run.
+
+        A policy that was run at less than half as many as others, since a claim asks for it at one
+        retention, does not count.
+        """
+        runs = {policy: self._retentions(policy) for policy in self.contenders}
+        most = max((len(found) for found in runs.values()), default=0)
+        wide = [found for found in runs.values() if 2 * len(found) > most]
+        return tuple(each for each in self.retentions if all(each in found for found in wide))
+
+    def _retentions(self, policy: str) -> set[str]:
+        columns = {column for _, column in self.evidence.records if column.policy == policy}
+        return {column.retention for column in columns if column.retention is not None}
 
     def records(self, policy: str, retention: str) -> Sequence[Record]:
         """Of all suites."""

@@ -22,7 +22,7 @@ def read_measurement(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageProblem(f"{file}: holds no measurement ({error}); remove it") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or content.get("what") != file.stem:
         raise UsageProblem(f"{file}: holds no measurement; remove it")
     return content
 

@@ -7,6 +7,7 @@ import pytest
 from kvharness.report.difference import Relation
 from kvharness.report.ranking import OVERALL, best_first, findings
 from kvharness.report.survey import ALL, Survey
+from tests.report.conftest import SUITES
 
 if TYPE_CHECKING:
     from kvharness.report.ranking import Finding
@@ -88,6 +89,18 @@ def test_a_mean_over_retentions_hides_no_loss_at_one_of_them(lab: Lab) -> None:
         "each that is better than random is worse on some suite at some retention"
     )
     assert over_retentions(lab, few=1.6, many=0.6)[-1].recommended == "mixed"
+
+
+def test_a_policy_of_one_claim_leaves_the_mean_over_retentions_to_the_others(lab: Lab) -> None:
+    extra = type(lab)(quality={"oracle": 1.0, "ablated": 0.9, "h2o": 0.7})
+    brought = extra.records(["ablated", "h2o"], retentions=["0.25"], suites=[*SUITES])
+    survey = Survey.of(lab.evidence([*lab.records(), *brought]))
+    assert survey.retentions == ("0.1", "0.25", "0.5")
+    assert survey.shared_retentions == ("0.1", "0.5")
+    overall = findings(survey, ALL, "recovered")[-1]
+    assert overall.retention == OVERALL
+    assert "ablated" not in overall.standings
+    assert "keydiff" in overall.standings
 
 
 def test_rows_stand_in_the_order_of_the_last_column(lab: Lab) -> None:

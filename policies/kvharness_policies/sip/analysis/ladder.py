@@ -12,7 +12,7 @@ from kvharness.report.difference import Mean
 from kvharness.report.survey import ALL, Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 RUNGS = ("random", "position", "sip", "oracle")
@@ -50,7 +50,22 @@ def measure(store: Path, *, say: Callable[[str], None]) -> list[Rung]:
             f"the store {str(store)!r} has no records of {', '.join(missing)}; run "
             f"pytest suites --policy={','.join(RUNGS[:3])} --kv-store={store}"
         )
-    return [rung for slug in found.values() if slug for rung in _of(survey, slug)]
+    rungs = [slug for slug in found.values() if slug]
+    if not _shared(survey, rungs):
+        raise UsageProblem(
+            f"the store {str(store)!r} has no retention at which all of {', '.join(rungs)} have "
+            f"{METRIC}; run them together, with full and floor beside them"
+        )
+    return [rung for slug in rungs for rung in _of(survey, slug, _shared(survey, rungs))]
+
+
+def _shared(survey: Survey, rungs: Sequence[str]) -> list[str]:
+    """Retentions at which every rung was measured."""
+    return [
+        retention
+        for retention in survey.retentions
+        if all(survey.values(ALL, rung, retention, METRIC) for rung in rungs)
+    ]
 
 
 def _slug(survey: Survey, rung: str) -> str | None:
@@ -60,9 +75,9 @@ def _slug(survey: Survey, rung: str) -> str | None:
     return next((slug for slug in survey.policies if slug.partition("+")[0] == rung), None)
 
 
-def _of(survey: Survey, policy: str) -> list[Rung]:
+def _of(survey: Survey, policy: str, retentions: Sequence[str]) -> list[Rung]:
     found = []
-    for retention in survey.shared_retentions:
+    for retention in retentions:
         mean = Mean.of(survey.values(ALL, policy, retention, METRIC).values())
         if mean is not None and mean.interval is not None:
             found.append(
