@@ -32,7 +32,7 @@ class Lineup:
         self.broken: dict[str, PolicyProblem] = {}
         self._asked = frozenset(map(str, specs))
         self._mode = EvictMode.PREFILL
-        self._named = False
+        self._named: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, chosen: Sequence[str], mode: EvictMode = EvictMode.PREFILL) -> Lineup:
@@ -48,7 +48,8 @@ class Lineup:
         anchors = [PolicySpec(name=name.value) for name in Anchor if name.value in known]
         others = [spec for spec in given if spec.slug not in {a.slug for a in anchors}]
         lineup = cls([*anchors, *others], known)
-        lineup._mode, lineup._named = mode, bool(chosen)
+        specs = (spec for text in chosen for spec in PolicySpec.parse_list(text))
+        lineup._mode, lineup._named = mode, frozenset(map(str, specs))
         return lineup
 
     def add(self, specs: Iterable[PolicySpec]) -> None:
@@ -80,7 +81,7 @@ class Lineup:
             if (loaded := self.policies.get(spec.slug))
             and not loaded.policy.capabilities.allow(self._mode)
         ]
-        named = [str(spec) for spec in unable if self._named and str(spec) in self._asked]
+        named = [str(spec) for spec in unable if str(spec) in self._named]
         if named:
             raise UsageProblem(
                 f"--policy {', '.join(named)}: not made for --kv-evict={self._mode.value}; these "

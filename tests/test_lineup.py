@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.contract import EvictMode
 from kvharness.errors import ParameterProblem, UsageProblem
 from kvharness.lineup import Lineup
 from kvharness.registry import GROUP, Installed
@@ -90,3 +91,19 @@ def test_what_a_package_sets_where_it_is_imported_reaches_no_other(
     lineup.load()
     assert lineup.slugs == ["sets"]
     assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.mark.parametrize("chosen", [[], ["all"]])
+def test_policies_that_nobody_named_are_left_out_where_they_do_not_evict(chosen: list[str]) -> None:
+    lineup = Lineup.of(chosen, EvictMode.DECODE)
+    lineup.load()
+    assert {"full", "floor", "oracle", "random", "h2o", "tova"} <= {*lineup.slugs}
+    assert "snapkv" not in lineup.slugs
+    assert ("sage-kv" in lineup.slugs) is bool(chosen)
+
+
+def test_a_policy_that_was_named_is_refused_where_it_does_not_evict() -> None:
+    for chosen in (["snapkv"], ["all,snapkv"]):
+        lineup = Lineup.of(chosen, EvictMode.DECODE)
+        with pytest.raises(UsageProblem, match="--policy snapkv: not made for --kv-evict=decode;"):
+            lineup.load()
