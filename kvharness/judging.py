@@ -73,7 +73,7 @@ class Judging:
     def _recorded(self) -> Evidence | None:
         """Earlier records of this model and contract tell the spread of differences."""
         try:
-            stored, *_ = comparable(self.settings.store)
+            stored, *_ = comparable(self.settings.store, evict=self.settings.contract.evict)
         except StoreProblem:
             return None
         evidence = Evidence.of(stored)

@@ -51,7 +51,7 @@ def probe(
 def _read(runtime: Runtime, prefilled: Prefilled, context: tuple[int, ...], wanted: Probe) -> Read:
     vocabulary = int(runtime.model.config.get_text_config().vocab_size)
     material = Material(context=context, encoder=runtime.encoder, vocabulary=vocabulary)
-    parts, start = wanted.parts(material), wanted.start(len(context))
+    parts, start = _parts(wanted, material), wanted.start(len(context))
     longest = max((len(part.ids) for part in parts), default=0)
     _check_window(runtime, start + longest)
     layers: dict[int, list[Probed]] = {layer: [] for layer in prefilled.layers}
@@ -63,6 +63,14 @@ def _read(runtime: Runtime, prefilled: Prefilled, context: tuple[int, ...], want
             for layer, probed in _read_part(runtime, cache, part, start).items():
                 layers[layer].append(probed)
     return {layer: tuple(read) for layer, read in layers.items()}
+
+
+def _parts(wanted: Probe, material: Material) -> list[Part]:
+    try:
+        return wanted.parts(material)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelProblem(f"the policy's probe {wanted} cannot be made: {reason}") from error
 
 
 def _check_window(runtime: Runtime, tokens: int) -> None:

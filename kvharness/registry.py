@@ -21,7 +21,7 @@ from kvharness.source import source_digest
 from kvharness.spec import EVERY, PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 GROUP = "kvharness.policies"
 #: Of policies around other policies, ``ada(snapkv)``, which no run takes unasked.
@@ -246,17 +246,39 @@ def _build(offered: Any, parts: list[Policy], parameters: dict[str, Any]) -> obj
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
     expect_numbers(offered, parameters)
+    _expect_room(offered, parts)
     return offered(*parts, **parameters)
 
 
+def _expect_room(offered: Any, parts: Sequence[Policy]) -> None:
+    """Refuse policies in the places of other parameters."""
+    known = inspect.signature(offered).parameters.values() if parts else ()
+    places = [
+        each for each in known if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
+    ]
+    for part, place in zip(parts, places, strict=False):
+        if not isinstance(place.default, Policy) and place.default is not place.empty:
+            raise TypeError(f"{place.name}={type(part).__name__}: expected no policy there")
+
+
 def expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
-    """Refuse text for a number: a dataclass takes it, and fails when it first computes."""
+    """Refuse what is not the number it should be: a dataclass takes it, and fails later."""
     known = inspect.signature(offered).parameters if parameters else {}
     for name, value in parameters.items():
         default = known[name].default if name in known else None
-        if isinstance(default, int | float) and isinstance(value, str):
-            due = "True or False" if isinstance(default, bool) else f"a number such as {default}"
+        if due := _due(default, value):
             raise TypeError(f"{name}={value!r}: expected {due}")
+
+
+def _due(default: object, value: object) -> str:
+    """What a parameter with this default should be, where the value is something else."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "True or False"
+    if isinstance(default, int) and (isinstance(value, bool | float | str)):
+        return f"a whole number such as {default}"
+    if isinstance(default, float) and isinstance(value, bool | str):
+        return f"a number such as {default}"
+    return ""
 
 
 def takes(offered: Any) -> str:

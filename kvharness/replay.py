@@ -70,7 +70,8 @@ class Replay:
                 the options select.
         """
         warnings: list[str] = []
-        stored, newest, _ = comparable(directory, say=warnings.append)
+        mode = settings.contract.evict
+        stored, newest, _ = comparable(directory, evict=mode, say=warnings.append)
         runs = runs_of({each.header.run: each.header for each in stored}.values())
         stored = _at_retentions(_of_policies(stored, settings, beside), settings)
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
@@ -170,12 +171,14 @@ def newest_records(
 
 
 def comparable(
-    directory: Path, *, say: Callable[[str], None] | None = None
+    directory: Path, *, evict: EvictMode | None = None, say: Callable[[str], None] | None = None
 ) -> tuple[list[Stored], Header, int]:
     """What was stored under the newest settings by the newest policies, oldest first.
 
     Args:
         directory: of the store.
+        evict: when eviction happened; where that is not given, after prefill if there is any such
+            record, so that a run of another kind hides no recording.
         say: is told what could not be read.
 
     Returns:
@@ -196,12 +199,23 @@ def comparable(
             f"wrote{unread}"
         )
     everything.sort(key=lambda each: each.header.created)
-    newest = everything[-1].header
+    newest = _of_mode(everything, evict, directory)[-1].header
     shared = _shared(newest.settings)
     comparable = [each for each in everything if _shared(each.header.settings) == shared]
     policies = {each.record.policy: _version(each) for each in comparable}
     stored = [each for each in comparable if _version(each) == policies[each.record.policy]]
     return stored, newest, len(everything) - len(stored)
+
+
+def _of_mode(stored: list[Stored], evict: EvictMode | None, directory: Path) -> list[Stored]:
+    wanted = evict or EvictMode.PREFILL
+    found = [each for each in stored if each.header.settings["contract"]["evict"] == wanted]
+    if not found and evict is not None and evict is not EvictMode.PREFILL:
+        there = sorted({each.header.settings["contract"]["evict"] for each in stored})
+        raise StoreProblem(
+            f"{directory}: no record is of --kv-evict={evict.value}; there are {', '.join(there)}"
+        )
+    return found or stored
 
 
 def _cell(record: Record) -> Cell:

@@ -276,6 +276,20 @@ def test_a_probe_past_the_models_window_fails_for_its_policies_only(make_pair: M
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Broken(Probe):
+    def parts(self, material: Material) -> list[Part]:
+        raise TypeError(f"{len(material.context)} is odd")
+
+
+def test_a_probe_that_cannot_be_made_fails_for_its_policies_only(runtime: Runtime) -> None:
+    tasks = [named("snapkv"), scripted(Asking(Broken()), "broken"), scripted(Asking(), "whole")]
+    found = list(run_item(make_setup(runtime), make_item(make_question(0)), tasks))
+    assert [type(each) for each in found] == [Record, Failure, Record]
+    assert isinstance(found[1], Failure)
+    assert "the policy's probe Broken(offset=0) cannot be made: TypeError: 40 is" in found[1].reason
+
+
 def test_a_lack_of_memory_is_a_problem_of_the_probe(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

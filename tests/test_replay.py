@@ -10,7 +10,7 @@ import pytest
 
 from kvharness.cell import Cell
 from kvharness.claims.claim import Column
-from kvharness.contract import Contract, Protection, QuestionMode
+from kvharness.contract import Contract, EvictMode, Protection, QuestionMode
 from kvharness.errors import StoreProblem
 from kvharness.provenance import Header
 from kvharness.record import Record, Seconds
@@ -96,6 +96,7 @@ def a_setting(
         seeds=seeds or 5,
         seeds_given=seeds is not None,
         replay=replay,
+        contract=Contract(),
     )
     return cast("Settings", settings)
 
@@ -295,3 +296,19 @@ def test_what_cannot_be_read_is_told(keep: Keep, tmp_path: Path) -> None:
     assert len(stored) == 2
     assert len(told) == 1
     assert "line 2: skipped" in told[0]
+
+
+@pytest.mark.parametrize("newer", ["decode", "blocks"])
+def test_a_run_that_evicts_otherwise_hides_no_recording(
+    tmp_path: Path, keep: Keep, newer: str
+) -> None:
+    keep(a_record("old"))
+    keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "evict": newer})
+    for evict, key in ((None, "old"), (EvictMode.PREFILL, "old"), (EvictMode(newer), "new")):
+        stored, newest, left_out = comparable(tmp_path, evict=evict)
+        assert [each.record.key for each in stored] == [key]
+        assert newest.settings["contract"]["evict"] == (newer if key == "new" else "prefill")
+        assert left_out == 1
+    (other,) = {EvictMode.DECODE, EvictMode.BLOCKS} - {EvictMode(newer)}
+    with pytest.raises(StoreProblem, match=f"no record is of --kv-evict={other.value}; there are"):
+        comparable(tmp_path, evict=other)

@@ -60,6 +60,7 @@ def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
         "--kv-model": evidence.model,
         **({"--kv-seeds": seeds, "--kv-items": items} if seeds else {}),
         **{f"--kv-{name}": value for name, value in evidence.contract.items()},
+        "--kv-evict": claim.evict,
         **evidence.options,
     }
     for flag, value in given.items():

@@ -42,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     check_metric(given.metric)
     if not 0 < given.margin < 1e12:
         raise UsageProblem(f"--margin {given.margin}: expected a number above 0")
-    evidence, _ = read_evidence(given.store)
+    evidence, _ = read_evidence(given.store, evict=given.evict)
     slug = _slug(given.policy, evidence)
     suites = sorted({suite for suite, column in evidence.records if column.policy == slug})
     asked = [[suite] for suite in suites] + ([suites] if len(suites) > 1 else [])

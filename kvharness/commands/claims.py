@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 1 where a verdict is not the expected one, or undecided against it."""
-    evidence, _ = read_evidence(given.store)
+    evidence, _ = read_evidence(given.store, evict=given.evict)
     judgements = _about(judged(evidence, given.file), given.suite)
     chosen = _chosen(judgements, given.claim)
     surprises = [each for each in chosen if _surprising(each, complete=given.complete)]

@@ -10,6 +10,7 @@ from kvharness.claims.discovery import all_claims
 from kvharness.claims.evidence import Evidence
 from kvharness.claims.metric import METRICS
 from kvharness.claims.table import expected_one
+from kvharness.contract import EvictMode
 from kvharness.errors import UsageProblem
 from kvharness.replay import comparable
 
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from kvharness.provenance import Header
 
 
-def read_evidence(store: Path) -> tuple[Evidence, list[Header]]:
+def read_evidence(store: Path, *, evict: str | None = None) -> tuple[Evidence, list[Header]]:
     """The newest comparable records of a store, and the headers of the runs they are from.
+
+    ``evict`` is what the user gave as the time of eviction.
 
     Raises:
         StoreProblem: there are none, or the store cannot be read.
     """
-    stored, _, left_out = comparable(store, say=warn)
+    mode = None if evict is None else EvictMode(evict)
+    stored, _, left_out = comparable(store, evict=mode, say=warn)
     if left_out:
         show([f"{left_out} records of other settings are left out"])
     headers = {each.header.run: each.header for each in stored}
@@ -78,4 +82,10 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         default=Path(".kvharness"),
         metavar="STORE",
         help="folder given to --kv-store (default: .kvharness)",
+    )
+    parser.add_argument(
+        "--evict",
+        choices=[mode.value for mode in EvictMode],
+        help="which of a store's records: those of runs that evicted then (default: prefill, "
+        "where there are any)",
     )

@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
     """Write the page; exit status 0."""
     from kvharness.report.report import write_report  # noqa: PLC0415 - matplotlib
 
-    evidence, headers = read_evidence(given.store)
+    evidence, headers = read_evidence(given.store, evict=given.evict)
     judgements = judged(evidence, given.file)
     write_report(evidence, judgements, headers, given.output, given.figures)
     show([f"{given.output}: {given.output.stat().st_size / 2**20:.1f} MiB"])

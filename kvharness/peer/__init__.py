@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from typing import TYPE_CHECKING
 
 from kvharness.errors import UsageProblem
@@ -25,9 +24,10 @@ def is_press(spec: PolicySpec) -> bool:
 
 def peer_version() -> str | None:
     """The installed kvpress, which is not imported; None without it."""
-    if importlib.util.find_spec("kvpress") is None:
+    try:
+        return importlib.metadata.version("kvpress")
+    except importlib.metadata.PackageNotFoundError:
         return None
-    return importlib.metadata.version("kvpress")
 
 
 def require_press(spec: PolicySpec) -> None:

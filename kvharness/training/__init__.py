@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kvharness.training.gated import read_gated
     from kvharness.training.job import Job, Trainer
     from kvharness.training.manifest import Manifest
+    from kvharness.training.number import count
     from kvharness.training.observe import WindowLayer, observe_window
     from kvharness.training.window import Window
 
@@ -36,6 +37,7 @@ __getattr__, __dir__ = lazy_names(
         "WindowLayer": "kvharness.training.observe",
         "all_checkpoints": "kvharness.training.checkpoint",
         "continuations": "kvharness.training.continuation",
+        "count": "kvharness.training.number",
         "find_checkpoint": "kvharness.training.checkpoint",
         "observe_window": "kvharness.training.observe",
         "read_gated": "kvharness.training.gated",
@@ -55,6 +57,7 @@ __all__ = [
     "WindowLayer",
     "all_checkpoints",
     "continuations",
+    "count",
     "find_checkpoint",
     "observe_window",
     "read_gated",

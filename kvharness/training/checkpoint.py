@@ -87,6 +87,9 @@ def find_checkpoint(
         file = checkpoint_file(root, source.digest, policy, variant, seed)
         if file.is_file():
             return Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json")))
+    for root in roots:
+        if not root.is_dir():
+            raise TrainingProblem(f"{policy}: there is no folder {str(root)!r} with weights")
     known = _seeds(roots, source, f"{policy}-{variant}-s")
     raise TrainingProblem(
         f"no {variant} weights of seed {seed} for the model {source.name} ({source.digest}): "

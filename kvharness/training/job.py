@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from kvharness.errors import UsageProblem
 from kvharness.source import source_digest
 from kvharness.suite import SUITES
 from kvharness.training.checkpoint import checkpoint_file, write_checkpoint
@@ -81,9 +82,18 @@ class Job:
         return found
 
     def has(self, variant: str, seed: int) -> bool:
-        """Whether these weights were trained before."""
+        """Whether these weights were trained before.
+
+        Raises:
+            UsageProblem: on another text.
+        """
         digest = self.runtime.source.digest
-        return checkpoint_file(self.out, digest, self.policy, variant, seed).is_file()
+        file = checkpoint_file(self.out, digest, self.policy, variant, seed)
+        if not file.is_file():
+            return False
+        if Manifest.read(file.with_suffix(".json")).corpus != self.corpus.digest:
+            raise UsageProblem(f"{file} was trained on another text; give another --out")
+        return True
 
     def publish(  # noqa: PLR0913 - what a manifest says
         self,

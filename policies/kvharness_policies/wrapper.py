@@ -28,6 +28,8 @@ class Wrapper(Policy):
     def __post_init__(self) -> None:
         # They follow from the scorer, so they are no fields: only parameters may enter a key.
         mine, other = type(self).capabilities, self.scorer.capabilities
+        # What is seen of a whole context only is not there between its blocks.
+        needs = self.scorer.needs
         given = replace(
             other,
             nested=mine.nested and other.nested,
@@ -35,7 +37,8 @@ class Wrapper(Policy):
             decodes=mine.decodes,
             blocks=mine.blocks
             and self.scorer.positions is Positions.ORIGINAL
-            and not other.head_wise,
+            and not other.head_wise
+            and not (needs.boundaries or needs.probes or needs.hidden_similarity),
         )
         if given.head_wise and self.scorer.positions is not Positions.ORIGINAL:
             raise ValueError("compact positions need equal budgets in all heads; wrap another one")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
-from typing import TYPE_CHECKING, Any
+import importlib.metadata
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,7 +13,7 @@ from kvharness.registry import installed, require
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
+    from pathlib import Path
 
 
 def spec(text: str) -> PolicySpec:
@@ -23,12 +23,14 @@ def spec(text: str) -> PolicySpec:
 
 @pytest.fixture
 def without_kvpress(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
+    version = importlib.metadata.version
 
-    def found(name: str, *rest: Any) -> ModuleSpec | None:
-        return None if name == "kvpress" else find(name, *rest)
+    def found(name: str) -> str:
+        if name == "kvpress":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
 
-    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setattr(importlib.metadata, "version", found)
 
 
 @pytest.mark.usefixtures("without_kvpress")
@@ -38,6 +40,15 @@ def test_without_kvpress_the_message_says_what_to_install() -> None:
     message = str(caught.value)
     assert message.startswith("--policy kvpress:SnapKVPress(window_size=32): kvpress is not inst")
     assert "pip install 'kvharness[kvpress]'" in message
+
+
+@pytest.mark.usefixtures("without_kvpress")
+def test_a_folder_of_that_name_is_not_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kvpress").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert peer.peer_version() is None
 
 
 @pytest.mark.parametrize("text", ["ada(kvpress:KnormPress)", "ada(scorer=kvpress:KnormPress())"])

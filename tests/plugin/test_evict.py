@@ -101,11 +101,16 @@ def test_modes_have_records_of_their_own(decoded: Finished) -> None:
     assert len(by_mode[True]) == len(by_mode[False]) == 2
     keys = {mode: {record.key for record in found} for mode, found in by_mode.items()}
     assert not keys[True] & keys[False]
-    shown = decoded.lab.run("--kv-replay=store", "--policy=h2o")
-    assert shown.ret == 0
-    text = "\n".join(shown.outlines)
-    assert "evict decode" in text
-    assert "evict prefill" not in text
+    for mode, other in (("decode", "prefill"), ("prefill", "decode")):
+        shown = decoded.lab.run("--kv-replay=store", "--policy=h2o", f"--kv-evict={mode}")
+        assert shown.ret == 0
+        text = "\n".join(shown.outlines)
+        assert f"evict {mode}" in text
+        assert f"evict {other}" not in text
+    lacking = decoded.lab.run("--kv-replay=store", "--kv-evict=blocks")
+    assert lacking.ret == 4
+    told = "\n".join([*lacking.outlines, *lacking.errlines])
+    assert "no record is of --kv-evict=blocks; there are decode, prefill" in told
 
 
 def test_claims_are_about_one_mode(decoded: Finished) -> None:

@@ -62,6 +62,24 @@ def test_weights_of_other_features_are_not_taken(trained: Path, tiny_model: Path
         wide.checkpoint(source, 0)
 
 
+def test_a_folder_that_is_not_there_is_named(tiny_model: Path) -> None:
+    with pytest.raises(TrainingProblem, match="sip: there is no folder '/nowhere' with weights"):
+        SIP(weights="/nowhere").checkpoint(find_model(str(tiny_model)), 0)
+
+
+def test_a_damaged_trace_is_named(
+    trained: Path, tiny_model: Path, book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = sorted((trained / "traces").glob("window-*"))[3]
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    given = ("--text", str(book), "--kv-model", str(tiny_model), "--out", str(trained))
+    sizes = ("--windows=40", "--layers=2", "--context=80", "--steps=2", "--kv-seeds=1")
+    assert main(["train", "sip", *given, *sizes]) == 2
+    error = capsys.readouterr().err
+    assert f"{damaged}: cannot be read" in error
+    assert "remove it, and it is collected again" in error
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

@@ -14,6 +14,7 @@ from kvharness.registry import _parameters
 from kvharness_policies.allocation import Ada
 from kvharness_policies.attention import H2O
 from kvharness_policies.chance import Random
+from kvharness_policies.dapq import DapQ
 from kvharness_policies.lkv.policy import LKV
 from kvharness_policies.output import CAOTE
 from kvharness_policies.position import StreamingLLM
@@ -59,6 +60,7 @@ def test_a_wrapper_says_itself_whether_it_evicts_on_the_way() -> None:
     assert not CAOTE(H2O()).capabilities.decodes
     assert not CAOTE(Ada(H2O())).capabilities.blocks, "heads have budgets of their own"
     assert not CAOTE(StreamingLLM()).capabilities.blocks, "positions are compact"
+    assert not CAOTE(DapQ()).capabilities.blocks, "its probe needs a whole context"
     assert not Ada(Random()).capabilities.decodes
 
 

@@ -85,6 +85,38 @@ def test_mistakes_are_told_in_a_line(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("policy", "option"),
+    [("sip", "--steps=-3"), ("sip", "--windows=0"), ("lkv", "--samples=0"), ("lkv", "--steps=two")],
+)
+def test_numbers_of_a_training_are_whole_and_from_one(
+    policy: str, option: str, book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", policy, "--text", str(book), "--out", str(tmp_path), option])
+    assert ended.value.code == 2
+    name, _, value = option.partition("=")
+    message = f"argument {name}: {value!r}: expected a whole number from 1"
+    assert message in capsys.readouterr().err
+
+
+def test_a_context_too_short_to_quote_from_is_refused(
+    book: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("lkv", book, tiny_model, tmp_path, "--samples=2", "--context=60") == 2
+    assert "--context 60: expected " in capsys.readouterr().err
+
+
+def test_weights_of_another_text_are_not_taken_for_trained(
+    book: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("lkv", book, tiny_model, tmp_path, *LKV, "--kv-seeds=1")
+    other = tmp_path / "other.txt"
+    other.write_text(book.read_text().replace("sailor", "miller"))
+    assert train("lkv", other, tiny_model, tmp_path, *LKV, "--kv-seeds=1") == 2
+    assert "was trained on another text; give another --out" in capsys.readouterr().err
+
+
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "sip", "--help"])

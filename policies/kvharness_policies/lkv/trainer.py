@@ -7,6 +7,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kvharness.errors import UsageProblem
+
 if TYPE_CHECKING:
     import argparse
 
@@ -22,12 +24,14 @@ _HELD_OUT = 8
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare LKV's own arguments."""
+    from kvharness.training import count  # noqa: PLC0415 - other commands need no trainer
+
     parser.add_argument(
-        "--context", type=int, default=1024, help="tokens of a context (default: 1024)"
+        "--context", type=count, default=1024, help="tokens of a context (default: 1024)"
     )
-    parser.add_argument("--steps", type=int, default=500, help="of training (default: 500)")
+    parser.add_argument("--steps", type=count, default=500, help="of training (default: 500)")
     parser.add_argument(
-        "--samples", type=int, default=64, help="contexts to train on (default: 64)"
+        "--samples", type=count, default=64, help="contexts to train on (default: 64)"
     )
 
 
@@ -107,6 +111,9 @@ def _recalled(job: Job, window: Window, number: int) -> tuple[tuple[int, ...], t
 
     rng = torch.Generator().manual_seed(number)
     last = window.context - _CUE - _RECALLED
+    if last <= window.head:
+        least = window.head + _CUE + _RECALLED + 1
+        raise UsageProblem(f"--context {window.context}: expected {least} tokens or more")
     start = window.head + int(torch.randint(last - window.head, (), generator=rng))
     passage = window.tokens[start : start + _CUE + _RECALLED]
     encoder = job.runtime.encoder

@@ -87,4 +87,4 @@ def _recalls(axes: Axes, found: Sequence[Nearness], context: int) -> None:
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("tokens a head")
-    axes.set_ylabel("recall of the truly most attended")
+    axes.set_ylabel("recall of the most attended")

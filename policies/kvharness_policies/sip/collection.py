@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from kvharness.training import TrainingProblem, observe_window
@@ -16,7 +17,7 @@ from kvharness_policies.sip.notebook import STEPS
 from kvharness_policies.sip.scorer import NOTEBOOK, PER_HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -137,18 +138,34 @@ class Collection:
         return found
 
     def read(self, number: int) -> Stored:
-        """One window."""
-        return Stored(**{k: v for k, v in load_file(self._file(number)).items() if k in _FIELDS})
+        """One window.
+
+        Raises:
+            TrainingProblem: its file is damaged.
+        """
+        with self._named(number):
+            tensors = load_file(self._file(number))
+        return Stored(**{k: v for k, v in tensors.items() if k in _FIELDS})
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of keys and values over the training text: ``[2, layers, K, d]``."""
         first, second = [], []
         for number in self.numbers(held_out=False):
-            with safe_open(self._file(number), framework="pt") as file:
+            with self._named(number), safe_open(self._file(number), framework="pt") as file:
                 first.append(file.get_tensor("mean"))
                 second.append(file.get_tensor("square"))
         mean, square = torch.stack(first).mean(dim=0), torch.stack(second).mean(dim=0)
         return mean, (square - mean.square()).clamp(min=1e-6).sqrt()
+
+    @contextmanager
+    def _named(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except SafetensorError as error:
+            raise TrainingProblem(
+                f"{self._file(number)}: cannot be read ({error}); remove it, and it is collected "
+                f"again"
+            ) from None
 
     def _file(self, number: int) -> Path:
         return self.folder / f"window-{number:05}.safetensors"

@@ -24,6 +24,8 @@ _WINDOWS = {PER_HEAD: 480, NOTEBOOK: 160}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare SIP's own arguments."""
+    from kvharness.training import count  # noqa: PLC0415 - other commands need no trainer
+
     parser.add_argument(
         "--size",
         choices=("small", "1.7m"),
@@ -38,20 +40,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the whole model; it collects traces of its own",
     )
     parser.add_argument(
-        "--context", type=int, default=1024, help="tokens of a context (default: 1024)"
+        "--context", type=count, default=1024, help="tokens of a context (default: 1024)"
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=count,
         help="of training (default: 450; 1500 for 1.7m; 300 for the notebook's network)",
     )
     parser.add_argument(
         "--windows",
-        type=int,
+        type=count,
         help="of 1,088 tokens to collect (default: 480; 160 for the notebook's network)",
     )
     parser.add_argument(
-        "--layers", type=int, default=10, help="layers of each window to store (default: 10)"
+        "--layers", type=count, default=10, help="layers of each window to store (default: 10)"
     )
     parser.add_argument(
         "--features",
