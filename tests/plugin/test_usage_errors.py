@@ -68,7 +68,7 @@ def test_two_policies_with_the_same_test_ids(place: Lab) -> None:
     ("parameter", "reason"),
     [
         ("windw=8", "unexpected keyword argument 'windw'"),
-        ("window=abc", "window='abc': expected a number such as 32"),
+        ("window=abc", "window='abc': expected a whole number such as 32"),
         ("window=0", "window=0: expected 1 or more queries"),
     ],
 )
