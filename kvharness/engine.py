@@ -111,9 +111,10 @@ def _run_pass(
     before = contents(trace)
     selector = Selector(setup, item, trace, everything, watch)
     choices: list[Choice] = []
-    chosen = selector.choose_each(tasks, prefilled)
     if setup.contract.evict is EvictMode.BLOCKS:
         chosen = selector.read_each(tasks, request, one.context, future)
+    else:
+        chosen = selector.choose_each(tasks, prefilled)
     for task, choice in chosen:
         if isinstance(choice, KvharnessError):
             yield task, Failure(cell=task.cell, reason=str(choice))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import ModelProblem
@@ -27,15 +27,12 @@ def hidden_inputs(model: PreTrainedModel, *, wanted: bool) -> Iterator[dict[int,
         ModelProblem: the model's layers keep their attention elsewhere than in ``self_attn``.
     """
     found: dict[int, Tensor] = {}
-    hooks = [
-        module.register_forward_pre_hook(_hook(found, index), with_kwargs=True)
-        for index, module in enumerate(attention_modules(model) if wanted else ())
-    ]
-    try:
+    modules = attention_modules(model) if wanted else ()
+    with ExitStack() as hooks:
+        for index, module in enumerate(modules):
+            hook = module.register_forward_pre_hook(_hook(found, index), with_kwargs=True)
+            hooks.enter_context(hook)
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def attention_modules(model: PreTrainedModel) -> list[Module]:

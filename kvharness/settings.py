@@ -115,14 +115,16 @@ class Settings:
     @property
     def named(self) -> list[str]:
         """Slugs of the policies that ``--policy`` gave one by one, in their order."""
-        specs = (spec for text in self.policies for spec in PolicySpec.parse_list(text))
-        return [spec.slug for spec in specs if str(spec) != EVERY]
+        return [spec.slug for spec in self._specs if str(spec) != EVERY]
 
     @property
     def everything(self) -> bool:
         """Whether ``--policy`` asked for all policies."""
-        specs = (spec for text in self.policies for spec in PolicySpec.parse_list(text))
-        return any(str(spec) == EVERY for spec in specs)
+        return any(str(spec) == EVERY for spec in self._specs)
+
+    @property
+    def _specs(self) -> list[PolicySpec]:
+        return [spec for text in self.policies for spec in PolicySpec.parse_list(text)]
 
     def options(self) -> dict[str, str]:
         """What the contract does not say of how answers are computed, by flag, unless default."""

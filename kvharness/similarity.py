@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.functional import cosine_similarity
@@ -35,15 +35,11 @@ def hidden_similarities(model: PreTrainedModel, *, wanted: bool) -> Iterator[dic
             f"{type(model).__name__} has no list of decoder layers, so their hidden states cannot "
             f"be compared; policies that need them cannot run on it"
         )
-    hooks = [
-        layer.register_forward_hook(_hook(found, index), with_kwargs=True)
-        for index, layer in enumerate(layers)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for index, layer in enumerate(layers):
+            hook = layer.register_forward_hook(_hook(found, index), with_kwargs=True)
+            hooks.enter_context(hook)
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _hook(found: dict[int, float], index: int) -> Hook:
