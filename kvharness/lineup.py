@@ -120,8 +120,12 @@ class Lineup:
         """Refuse parameters that a policy does not take; those in claims fail by themselves.
 
         Raises:
-            ParameterProblem: of the first loaded policy that was asked for.
+            UsageProblem: of all loaded policies that were asked for.
         """
-        for name, problem in self.broken.items():
-            if name in self._asked and isinstance(problem, ParameterProblem):
-                raise problem
+        problems = [
+            str(problem)
+            for name, problem in self.broken.items()
+            if name in self._asked and isinstance(problem, ParameterProblem)
+        ]
+        if problems:
+            raise UsageProblem("\n".join(problems))

@@ -18,6 +18,8 @@ _TOKEN = re.compile(
 _SLUG = re.compile(r"[^A-Za-z0-9.+-]+")
 _DEEPEST = 8
 _LONGEST = 2000
+#: Characters of a list that a message shows: of its start, and of where it cannot be read.
+_LINE, _SHOWN = 80, 40
 
 
 #: Stands for all policies but wrappers.
@@ -82,21 +84,30 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens: list[str] = []
+        self.starts: list[int] = []
         if len(text) > _LONGEST:
             raise self.problem()
         position = 0
         while text[position:].strip():
             match = _TOKEN.match(text, position)
             if match is None:
+                self.tokens.clear()
                 raise self.problem()
             self.tokens.append(match[1])
+            self.starts.append(match.start(1))
             position = match.end()
 
     def problem(self) -> UsageProblem:
+        where = f" near {self.text[self.reached() :].strip()[:_SHOWN]!r}"
         return UsageProblem(
-            f"--policy {self.text[:80]!r}: expected names such as snapkv, snapkv(window=16) or "
-            f"ada(snapkv), separated by commas"
+            f"--policy {self.text[:_LINE]!r}{where if len(self.text) > _LINE else ''}: expected "
+            f"names such as snapkv, snapkv(window=16) or ada(snapkv), separated by commas"
         )
+
+    def reached(self) -> int:
+        """Where the last token that was taken begins."""
+        taken = len(self.starts) - len(self.tokens)
+        return self.starts[max(0, taken - 1)] if self.starts else 0
 
     def take(self, token: str) -> bool:
         if self.tokens[:1] == [token]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kvharness.contract import EvictMode
-from kvharness.errors import ParameterProblem, UsageProblem
+from kvharness.errors import UsageProblem
 from kvharness.lineup import Lineup
 from kvharness.registry import GROUP, Installed
 from kvharness.spec import PolicySpec
@@ -67,8 +67,13 @@ def test_a_policy_is_loaded_once() -> None:
 def test_parameters_of_what_was_asked_for_are_refused_and_others_fail_by_themselves() -> None:
     asked = Lineup.of(["snapkv(windw=8)"])
     asked.load()
-    with pytest.raises(ParameterProblem, match=r"snapkv\(windw=8\).* its parameters are window=32"):
+    with pytest.raises(UsageProblem, match=r"snapkv\(windw=8\).* its parameters are window=32"):
         asked.check_parameters()
+    several = Lineup.of(["snapkv(windw=8),h2o,tova(kernel=3)"])
+    several.load()
+    with pytest.raises(UsageProblem, match=r"(?s)snapkv\(windw=8\).*\n.*tova\(kernel=3\)") as told:
+        several.check_parameters()
+    assert len(str(told.value).splitlines()) == 2
     needed = Lineup.of(["snapkv"])
     needed.add([PolicySpec(name="snapkv", parameters=(("windw", 8),))])
     needed.load()

@@ -140,6 +140,14 @@ def test_what_is_no_list_of_policies(text: str) -> None:
         PolicySpec.parse_list(text)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "shown"), [("h2o(3=4)", "=4)"), ("h2o)", "h2o)"), ("h2o§", "h2o§"), ("h2o(", "(")]
+)
+def test_a_long_list_is_shown_where_it_is_wrong(wrong: str, shown: str) -> None:
+    with pytest.raises(UsageProblem, match=re.escape(f"' near '{shown}':")):
+        PolicySpec.parse_list("snapkv," * 12 + wrong)
+
+
 @given(st.lists(SPECS, min_size=1, max_size=3))
 def test_what_is_shown_reads_as_it_was(specs: list[PolicySpec]) -> None:
     assert PolicySpec.parse_list(", ".join(map(str, specs))) == specs

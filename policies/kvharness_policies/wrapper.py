@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from kvharness import Policy, Positions
+from kvharness_policies.anchors import Floor, Full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,11 @@ class Wrapper(Policy):
     scorer: Policy
 
     def __post_init__(self) -> None:
+        if isinstance(self.scorer, Full | Floor):
+            name = type(self.scorer).__name__.lower()
+            raise ValueError(  # noqa: TRY004 - it is a policy, and a wrong one
+                f"{name} ranks no tokens, so there is nothing to wrap; wrap random"
+            )
         # They follow from the scorer, so they are no fields: only parameters may enter a key.
         mine, other = type(self).capabilities, self.scorer.capabilities
         # What is seen of a whole context only is not there between its blocks.

@@ -12,6 +12,7 @@ from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Prote
 from kvharness.errors import TrainingProblem
 from kvharness.registry import _parameters
 from kvharness_policies.allocation import Ada
+from kvharness_policies.anchors import Floor, Full, Oracle
 from kvharness_policies.attention import H2O
 from kvharness_policies.chance import Random
 from kvharness_policies.dapq import DapQ
@@ -53,6 +54,13 @@ def test_capabilities_are_those_of_both() -> None:
     )
     assert Wrapper(Ada(SnapKV())).capabilities == Ada(SnapKV()).capabilities
     assert Wrapper(StreamingLLM()).positions is Positions.COMPACT
+
+
+@pytest.mark.parametrize("anchor", [Full(), Floor()])
+def test_what_ranks_nothing_cannot_be_wrapped(anchor: Policy) -> None:
+    with pytest.raises(ValueError, match="ranks no tokens"):
+        Ada(anchor)
+    assert Ada(Oracle()).needs.future
 
 
 def test_a_wrapper_says_itself_whether_it_evicts_on_the_way() -> None:
