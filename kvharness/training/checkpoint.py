@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvharness.errors import TrainingProblem
 from kvharness.training.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
+    from torch.nn import Module
 
     from kvharness.model import ModelSource
+
+Network = TypeVar("Network", bound="Module")
+#: Characters of torch's words that a message repeats.
+_REASON = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,24 @@ class Checkpoint:
             return {name: tensor.float() for name, tensor in load_file(self.file).items()}
         except (OSError, SafetensorError) as error:
             raise TrainingProblem(f"{self.file}: cannot be read ({error})") from None
+
+    def network(self, build: Callable[[dict[str, Any]], Network]) -> Network:
+        """The network that ``build`` makes of the manifest's parameters, with the weights.
+
+        Raises:
+            TrainingProblem: the file is damaged, or holds other weights than such a network's.
+        """
+        tensors = self.tensors()
+        try:
+            made = build(self.manifest.parameters)
+            made.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:_REASON]
+            raise TrainingProblem(
+                f"{self.file}: does not fit what its manifest describes ({type(error).__name__}: "
+                f"{reason}); train it again with kvharness train {self.manifest.policy}"
+            ) from None
+        return made
 
 
 def checkpoint_file(root: Path, model_digest: str, policy: str, variant: str, seed: int) -> Path:
@@ -86,7 +109,9 @@ def find_checkpoint(
     for root in roots:
         file = checkpoint_file(root, source.digest, policy, variant, seed)
         if file.is_file():
-            return Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json")))
+            manifest = Manifest.read(file.with_suffix(".json"))
+            _check_name(file, manifest, (policy, variant, seed, source.digest))
+            return Checkpoint(file=file, manifest=manifest)
     for root in roots:
         if not root.is_dir():
             raise TrainingProblem(f"{policy}: there is no folder {str(root)!r} with weights")
@@ -97,6 +122,17 @@ def find_checkpoint(
         f"--kv-model {source.name} --kv-seeds {seed + 1} "
         f"--text FILE --out DIR, and run {policy}(weights='DIR')"
     )
+
+
+def _check_name(file: Path, manifest: Manifest, asked: tuple[str, str, int, str]) -> None:
+    """Refuse a file that was copied or renamed to what it is not."""
+    found = (manifest.policy, manifest.variant, manifest.seed, manifest.model_digest)
+    if found != asked:
+        policy, variant, seed, model = found
+        raise TrainingProblem(
+            f"{file}: its manifest is of {policy} {variant}, seed {seed}, model {model}; put back "
+            f"the files that kvharness train wrote under this name"
+        )
 
 
 def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Checkpoint]:

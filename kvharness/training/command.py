@@ -53,9 +53,11 @@ def open_job(policy: str, options: argparse.Namespace, *, seeds: tuple[int, ...]
     from kvharness.model import find_model  # noqa: PLC0415 - --help needs no torch
     from kvharness.runtime import Runtime  # noqa: PLC0415
     from kvharness.training.corpus import Corpus  # noqa: PLC0415
-    from kvharness.training.job import Job  # noqa: PLC0415
+    from kvharness.training.job import Job, say  # noqa: PLC0415
 
+    say(f"reading {', '.join(options.text)}")
     corpus = Corpus.read(options.text)
+    say(f"loading {options.kv_model}")
     return Job(
         policy=policy,
         runtime=Runtime.load(find_model(options.kv_model), device=options.kv_device),

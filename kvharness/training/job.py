@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
 Step = TypeVar("Step")
 #: Items that the training text is compared with: the default run's.
 _SEEDS, _ITEMS, _CONTEXT = 5, 12, 1024
+#: Seconds between two lines where there is no terminal for a bar.
+_QUIET = 30.0
+
+
+def say(text: str) -> None:
+    """Tell the user, above a progress bar if there is one."""
+    tqdm.write(f"kvharness: {text}")
+    # Into a file, lines would wait for the end of the training.
+    sys.stdout.flush()
 
 
 class Trainer(Protocol):
@@ -71,6 +82,7 @@ class Job:
         Raises:
             KvharnessError: too little text, or text of the suites.
         """
+        self.say("cutting the text into windows and comparing it with the items of the suites")
         encoder = self.runtime.encoder
         found = cut(self.corpus, encoder, context=context, ahead=ahead)
         drawn = (
@@ -81,18 +93,21 @@ class Job:
         check_disjoint(found, (item for items in drawn for item in items))
         return found
 
-    def has(self, variant: str, seed: int) -> bool:
+    def has(self, variant: str, seed: int, parameters: Mapping[str, Any]) -> bool:
         """Whether these weights were trained before.
 
         Raises:
-            UsageProblem: on another text.
+            UsageProblem: on another text, or with other ``parameters``.
         """
         digest = self.runtime.source.digest
         file = checkpoint_file(self.out, digest, self.policy, variant, seed)
         if not file.is_file():
             return False
-        if Manifest.read(file.with_suffix(".json")).corpus != self.corpus.digest:
+        manifest = Manifest.read(file.with_suffix(".json"))
+        if manifest.corpus != self.corpus.digest:
             raise UsageProblem(f"{file} was trained on another text; give another --out")
+        if other := _other(manifest.parameters, parameters):
+            raise UsageProblem(f"{file} was trained with {other}; give another --out")
         return True
 
     def publish(  # noqa: PLR0913 - what a manifest says
@@ -133,11 +148,26 @@ class Job:
         return {**found, "device": self.runtime.device.type, "dtype": self.runtime.dtype}
 
     def say(self, text: str) -> None:
-        """Tell the user, above a progress bar if there is one."""
-        tqdm.write(f"kvharness: {text}")
-        # Into a file, lines would wait for the end of the training.
-        sys.stdout.flush()
+        say(text)
 
     def progress(self, steps: Sequence[Step], label: str) -> Iterator[Step]:
-        """The steps with a progress bar on a terminal."""
-        yield from tqdm(steps, desc=label, leave=False, disable=None)
+        """The steps with a progress bar on a terminal, and a line now and then elsewhere."""
+        told = time.monotonic()
+        for number, step in enumerate(tqdm(steps, desc=label, leave=False, disable=None)):
+            if not sys.stderr.isatty() and time.monotonic() - told >= _QUIET:
+                told = time.monotonic()
+                self.say(f"{label}: {number} of {len(steps)}")
+            yield step
+
+
+def _other(stored: Mapping[str, Any], given: Mapping[str, Any], name: str = "") -> str:
+    """The first parameter that was another one; those that were not stored are not compared."""
+    for key in stored.keys() & given.keys():
+        before, now, told = stored[key], given[key], f"{name}{key}"
+        if isinstance(before, dict) and isinstance(now, dict):
+            if found := _other(before, now, f"{told}."):
+                return found
+        # As JSON gives it back.
+        elif json.loads(json.dumps(now)) != before:
+            return f"{told}={before!r}, not {now!r}"
+    return ""

@@ -84,3 +84,35 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     made.file.with_suffix(".json").write_text("{}")
     with pytest.raises(TrainingProblem, match=r"sip-small-s0.json: is no manifest"):
         find(tmp_path)
+
+
+def test_files_under_a_name_that_is_not_theirs_are_refused(tmp_path: Path) -> None:
+    made = write_checkpoint(tmp_path, MANIFEST, WEIGHTS)
+    for suffix in (".safetensors", ".json"):
+        made.file.with_suffix(suffix).rename(made.file.with_name(f"sip-small-s3{suffix}"))
+    with pytest.raises(TrainingProblem, match=r"s3.safetensors: its manifest is of sip small, see"):
+        find(tmp_path, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "weights", "told"),
+    [
+        ({}, {"weight": torch.ones(1, 2)}, "KeyError: 'width'"),
+        ({"width": 2}, {"weight": torch.ones(1, 3)}, "RuntimeError: .*size mismatch for weight"),
+        ({"width": 2}, {}, "RuntimeError: .*Missing key"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    parameters: dict[str, int], weights: dict[str, torch.Tensor], told: str, tmp_path: Path
+) -> None:
+    made = write_checkpoint(tmp_path, replace(MANIFEST, parameters=parameters), weights)
+
+    def build(given: dict[str, int]) -> torch.nn.Linear:
+        return torch.nn.Linear(given["width"], 1, bias=False)
+
+    with pytest.raises(TrainingProblem, match=rf"sip-small-s0.safetensors: does not fit .*{told}"):
+        made.network(build)
+    right = write_checkpoint(
+        tmp_path, replace(MANIFEST, parameters={"width": 2}), {"weight": torch.ones(1, 2)}
+    )
+    assert right.network(build).weight.tolist() == [[1.0, 1.0]]

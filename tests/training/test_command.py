@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvharness.cli import main
+from kvharness.training import job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,8 @@ def test_another_text_does_not_mix_with_stored_traces(
     book: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train("sip", book, tiny_model, tmp_path, *SIP, "--kv-seeds=1")
+    (weights,) = tmp_path.rglob("sip-small-s0.safetensors")
+    weights.unlink()
     other = tmp_path / "other.txt"
     other.write_text(book.read_text().replace("sailor", "miller"))
     assert train("sip", other, tiny_model, tmp_path, *SIP, "--kv-seeds=2") == 2
@@ -115,6 +118,52 @@ def test_weights_of_another_text_are_not_taken_for_trained(
     other.write_text(book.read_text().replace("sailor", "miller"))
     assert train("lkv", other, tiny_model, tmp_path, *LKV, "--kv-seeds=1") == 2
     assert "was trained on another text; give another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "told"),
+    [
+        (("sip", *SIP), "--steps=3", "recipe.steps=4, not 3"),
+        (("lkv", *LKV), "--steps=3", "recipe.steps=2, not 3"),
+        (("lkv", *LKV), "--samples=3", "data.samples=2, not 3"),
+    ],
+)
+def test_weights_of_other_parameters_are_not_taken_for_trained(
+    options: tuple[str, ...],
+    changed: str,
+    told: str,
+    *,
+    book: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy, *others = options
+    assert train(policy, book, tiny_model, tmp_path, *others, "--kv-seeds=1") == 0
+    assert train(policy, book, tiny_model, tmp_path, *others, changed, "--kv-seeds=1") == 2
+    assert f"was trained with {told}; give another --out" in capsys.readouterr().err
+
+
+def test_long_work_is_told_where_there_is_no_terminal(
+    book: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_QUIET", 0.0)
+    train("lkv", book, tiny_model, tmp_path, *LKV, "--kv-seeds=1")
+    told = capsys.readouterr().out
+    starts = [
+        f"kvharness: reading {book}",
+        f"kvharness: loading {tiny_model}",
+        "kvharness: cutting the text into windows",
+        "kvharness: reading: 1 of ",
+        "kvharness: seed 0: 1 of 2",
+    ]
+    places = [told.find(start) for start in starts]
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,6 +179,5 @@ def _network(weights: str, model: LoadedModel, training: int) -> Network:
             torch.nn.init.normal_(network.rank.weight)
     else:
         found = _find(weights, model.source, training)
-        network = Network(Shape(**found.manifest.parameters["shape"]))
-        network.load_state_dict(found.tensors())
+        network = found.network(lambda made: Network(Shape(**made["shape"])))
     return network.eval().to(model.module.device)

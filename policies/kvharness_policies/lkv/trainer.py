@@ -41,13 +41,18 @@ def train(job: Job) -> None:
     from kvharness_policies.lkv.policy import shape_of  # noqa: PLC0415
     from kvharness_policies.lkv.training import Recipe, Training, new_network  # noqa: PLC0415
 
-    waiting = [seed for seed in job.seeds if not job.has(_VARIANT, seed)]
+    shape = shape_of(LoadedModel(source=job.runtime.source, module=job.runtime.model))
+    recipe = Recipe(steps=job.options.steps)
+    parameters = {
+        "shape": asdict(shape),
+        "recipe": asdict(recipe),
+        "data": {"context": job.options.context, "samples": job.options.samples},
+    }
+    waiting = [seed for seed in job.seeds if not job.has(_VARIANT, seed, parameters)]
     if not waiting:
         job.say("every seed was trained before")
         return
     samples = _samples(job)
-    shape = shape_of(LoadedModel(source=job.runtime.source, module=job.runtime.model))
-    recipe = Recipe(steps=job.options.steps)
     for seed in waiting:
         start = time.perf_counter()
         network = new_network(samples, shape, seed=seed).to(job.runtime.device)
@@ -59,7 +64,7 @@ def train(job: Job) -> None:
             seed=seed,
             tokens=sum(sample.context.tokens + AHEAD for sample in samples if not sample.held_out),
             code="kvharness_policies.lkv.training",
-            parameters={"shape": asdict(shape), "recipe": asdict(recipe)},
+            parameters=parameters,
             curves=[asdict(point) for point in curves],
             seconds=time.perf_counter() - start,
         )

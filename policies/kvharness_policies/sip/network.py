@@ -22,8 +22,6 @@ def trained_network(checkpoint: Checkpoint) -> Network:
     """With stored weights.
 
     Raises:
-        TrainingProblem: the file is damaged.
+        TrainingProblem: the file is damaged, or holds weights of something else.
     """
-    network = new_network(Shape(**checkpoint.manifest.parameters["shape"]))
-    network.load_state_dict(checkpoint.tensors())
-    return network.eval()
+    return checkpoint.network(lambda made: new_network(Shape(**made["shape"]))).eval()

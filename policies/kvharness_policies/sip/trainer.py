@@ -71,12 +71,13 @@ def train(job: Job) -> None:
         variant = variant_of(size=chosen.size, features=chosen.features, mode=chosen.mode)
     except ValueError as error:
         raise UsageProblem(f"--{error}") from None
+    parameters = {"shape": asdict(_shape(job)), "recipe": asdict(_recipe(job))}
+    waiting = [seed for seed in job.seeds if not job.has(variant, seed, parameters)]
+    for seed in sorted({*job.seeds} - {*waiting}):
+        job.say(f"seed {seed}: trained before")
     collection = _collect(job)
-    for seed in job.seeds:
-        if job.has(variant, seed):
-            job.say(f"seed {seed}: trained before")
-            continue
-        _train_seed(job, collection, _recipe(job), variant, seed)
+    for seed in waiting:
+        _train_seed(job, collection, variant, seed)
 
 
 def _recipe(job: Job) -> Recipe:
@@ -131,11 +132,11 @@ def _spread(windows: list[Window], count: int) -> list[Window]:
     return [window for window in windows if window.passage in chosen]
 
 
-def _train_seed(job: Job, collection: Collection, recipe: Recipe, variant: str, seed: int) -> None:
+def _train_seed(job: Job, collection: Collection, variant: str, seed: int) -> None:
     from kvharness_policies.sip.training import Watch  # noqa: PLC0415 - torch
     from kvharness_policies.sip.training import train as train_scorer  # noqa: PLC0415
 
-    shape = _shape(job)
+    shape, recipe = _shape(job), _recipe(job)
     start = time.perf_counter()
     trained = train_scorer(
         collection,
