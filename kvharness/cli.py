@@ -181,7 +181,7 @@ def _models(_: argparse.Namespace) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from kvharness.replay import newest_records  # noqa: PLC0415
+    from kvharness.newest import newest_records  # noqa: PLC0415
     from kvharness.summary import summarize  # noqa: PLC0415 - scipy
 
     records, headers, left_out = newest_records(given.store, say=warn)

@@ -12,8 +12,8 @@ from kvharness.collected import cells_of_ids, test_of
 from kvharness.errors import StoreProblem
 from kvharness.inference.region import Verdict
 from kvharness.job_summary import append_summary
+from kvharness.newest import comparable
 from kvharness.place import typed
-from kvharness.replay import comparable
 from kvharness.settings import ClaimsMode
 from kvharness.store import Store
 

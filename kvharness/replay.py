@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,14 +21,13 @@ from kvharness.contract import (
     retention_text,
 )
 from kvharness.errors import StoreProblem
-from kvharness.store import Store
+from kvharness.newest import comparable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from typing import Any
 
-    from kvharness.provenance import Header
     from kvharness.record import Record
     from kvharness.settings import Settings
     from kvharness.store import Stored
@@ -71,7 +69,9 @@ class Replay:
         """
         warnings: list[str] = []
         mode = settings.contract.evict
-        stored, newest, _ = comparable(directory, evict=mode, say=warnings.append)
+        stored, newest, _ = comparable(
+            directory, evict=mode, demanded=settings.demanded, say=warnings.append
+        )
         runs = runs_of({each.header.run: each.header for each in stored}.values())
         stored = _at_retentions(_of_policies(stored, settings, beside), settings)
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
@@ -156,68 +156,6 @@ def _nothing(settings: Settings, wanted: str, there: list[str]) -> StoreProblem:
     )
 
 
-def newest_records(
-    directory: Path, *, say: Callable[[str], None] | None = None
-) -> tuple[list[Record], list[Header], int]:
-    """Records of the newest settings in a store, their headers, and how many are left out.
-
-    Raises:
-        StoreProblem: there is no record to show.
-    """
-    stored, _, left_out = comparable(directory, say=say)
-    latest = {(_cell(each.record), each.record.item): each for each in stored}
-    headers = {each.header.run: each.header for each in latest.values()}
-    return [each.record for each in latest.values()], list(headers.values()), left_out
-
-
-def comparable(
-    directory: Path, *, evict: EvictMode | None = None, say: Callable[[str], None] | None = None
-) -> tuple[list[Stored], Header, int]:
-    """What was stored under the newest settings by the newest policies, oldest first.
-
-    Args:
-        directory: of the store.
-        evict: when eviction happened; where that is not given, after prefill if there is any such
-            record, so that a run of another kind hides no recording.
-        say: is told what could not be read.
-
-    Returns:
-        the records, the newest header, and how many records of other settings there are.
-
-    Raises:
-        StoreProblem: there are none.
-    """
-    store = Store.read(directory)
-    if say is not None:
-        for warning in store.warnings:
-            say(f"{directory}: {warning}")
-    everything = list(store.by_key.values())
-    if not everything:
-        unread = "".join(f"; {warning}" for warning in store.warnings[:1])
-        raise StoreProblem(
-            f"{directory}: there are no records in this folder; expected what --kv-store "
-            f"wrote{unread}"
-        )
-    everything.sort(key=lambda each: each.header.created)
-    newest = _of_mode(everything, evict, directory)[-1].header
-    shared = _shared(newest.settings)
-    comparable = [each for each in everything if _shared(each.header.settings) == shared]
-    policies = {each.record.policy: _version(each) for each in comparable}
-    stored = [each for each in comparable if _version(each) == policies[each.record.policy]]
-    return stored, newest, len(everything) - len(stored)
-
-
-def _of_mode(stored: list[Stored], evict: EvictMode | None, directory: Path) -> list[Stored]:
-    wanted = evict or EvictMode.PREFILL
-    found = [each for each in stored if each.header.settings["contract"]["evict"] == wanted]
-    if not found and evict is not None and evict is not EvictMode.PREFILL:
-        there = sorted({each.header.settings["contract"]["evict"] for each in stored})
-        raise StoreProblem(
-            f"{directory}: no record is of --kv-evict={evict.value}; there are {', '.join(there)}"
-        )
-    return found or stored
-
-
 def _cell(record: Record) -> Cell:
     retention = None if record.retention is None else retention_from_text(record.retention)
     return Cell(suite=record.suite, policy=record.policy, retention=retention, seed=record.seed)
@@ -225,20 +163,6 @@ def _cell(record: Record) -> Cell:
 
 def _place(cell: Cell) -> tuple[str, Column]:
     return cell.suite, Column(cell.policy, cell.retention_text)
-
-
-def _version(stored: Stored) -> object:
-    """The code and parameters of the policy that a record is of."""
-    return stored.header.settings["policies"].get(stored.record.policy)
-
-
-def _shared(settings: dict[str, Any]) -> str:
-    # The number of items is among them, since it changes how the items of a seed are drawn.
-    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
-    # Items are drawn from a haystack, under the same names as without one.
-    haystack = settings.get("options", {}).get("--kv-haystack")
-    shared = [*(settings.get(name) for name in names), haystack]
-    return json.dumps(shared, sort_keys=True, default=str)
 
 
 def _contract(given: Mapping[str, Any]) -> Contract:

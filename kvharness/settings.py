@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pytest
 
 _LARGEST = 10_000_000
+#: Of the contract; when eviction happens has a default of its own.
+_REPLAYED = ("context", "sinks", "recents", "question")
 
 
 class ClaimsMode(StrEnum):
@@ -42,13 +44,15 @@ class ClaimsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What to run, in the words of the contract; fields as the options of the same names."""
+    """What to run, in the words of the contract; fields as the options of the same names.
 
+    ``given`` has the names of those that were given, on the command line or in an ini file.
+    """
+
+    given: frozenset[str]
     policies: tuple[str, ...]
     retentions: tuple[Fraction, ...]
-    retentions_given: bool
     seeds: int
-    seeds_given: bool
     items: int
     contract: Contract
     model: str
@@ -84,11 +88,10 @@ class Settings:
                 raise UsageProblem(f"{option.flag} {raw[option.name]!r}: expected one of {listed}")
         here, haystack, replay = config.invocation_params.dir, raw["kv_haystack"], raw["kv_replay"]
         settings = cls(
+            given=frozenset(name for name, value in found.items() if value is not None),
             policies=tuple(raw["policy"] or ()),
             retentions=_retentions(raw["retention"] or list(DEFAULT_RETENTIONS)),
-            retentions_given=bool(raw["retention"]),
             seeds=_count("--kv-seeds", raw["kv_seeds"]),
-            seeds_given=found["kv_seeds"] is not None,
             items=_count("--kv-items", raw["kv_items"]),
             contract=_contract(raw),
             model=raw["kv_model"],
@@ -111,6 +114,29 @@ class Settings:
         )
         settings.check_budgets()
         return settings
+
+    @property
+    def retentions_given(self) -> bool:
+        return "retention" in self.given
+
+    @property
+    def seeds_given(self) -> bool:
+        return "kv_seeds" in self.given
+
+    @property
+    def demanded(self) -> dict[str, object]:
+        """What a replay takes from its store unless it was given, by flag; beside the mode."""
+        contract = self.contract.as_dict()
+        known = {
+            "kv_model": self.model,
+            "kv_items": self.items,
+            **{f"kv_{name}": contract[name] for name in _REPLAYED},
+        }
+        return {
+            f"--{name.replace('_', '-')}": value
+            for name, value in known.items()
+            if name in self.given
+        }
 
     @property
     def named(self) -> list[str]:

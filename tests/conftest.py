@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import settings
 
 from tests.prose import prose
+from tests.runs import SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from kvharness.record import Record
     from kvharness.runtime import Runtime
+    from tests.runs import Keep
 
 
 class MakePair(Protocol):
@@ -153,3 +157,20 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("books") / "book.txt"
     file.write_text(prose(8000))
     return file
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Keep:
+    from kvharness.provenance import Header
+    from kvharness.store import Writer
+
+    def write(*records: Record, second: int = 0, **changes: Any) -> None:
+        header = replace(
+            Header.create({**SETTINGS, **changes}),
+            created=f"2025-01-01T00:00:{second:02d}+00:00",
+        )
+        with Writer(tmp_path, header) as writer:
+            for record in records:
+                writer.append(record)
+
+    return write

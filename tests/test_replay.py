@@ -4,90 +4,32 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from kvharness.cell import Cell
 from kvharness.claims.claim import Column
-from kvharness.contract import Contract, EvictMode, Protection, QuestionMode
+from kvharness.contract import Contract, Protection, QuestionMode
 from kvharness.errors import StoreProblem
-from kvharness.provenance import Header
-from kvharness.record import Record, Seconds
-from kvharness.replay import Replay, comparable, newest_records
+from kvharness.newest import NOTHING, newest_records
+from kvharness.replay import Replay
 from kvharness.spec import PolicySpec
-from kvharness.store import Writer
+from tests.runs import SETTINGS, a_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from kvharness.settings import Settings
-
-RECORD = Record(
-    key="k",
-    suite="needle",
-    policy="snapkv",
-    retention="0.25",
-    seed=0,
-    item="needle-s0-00",
-    item_digest="d",
-    variant="",
-    score=1.0,
-    score_name="exact",
-    metrics={"exact": 1.0, "nll": 0.5},
-    questions=(),
-    evidence_kept=None,
-    realised_retention=0.25,
-    kept=(100,),
-    tokens=400,
-    cache_bytes=1,
-    mask_digest=("m",),
-    seconds=Seconds(prefill=0.0, select=0.0, decode=0.0),
-)
-SETTINGS: dict[str, Any] = {
-    "engine": "e1",
-    "model": {"name": "tiny", "digest": "abc"},
-    "contract": {
-        "context": 400,
-        "sinks": 3,
-        "recents": 5,
-        "question": "seen",
-        "evict": "prefill",
-    },
-    "generate": "none",
-    "data": {},
-    "seeds": 2,
-    "items": 2,
-    "policies": {"snapkv": {"source": "s1"}},
-}
-
-
-class Keep(Protocol):
-    """Write a file of records as one run does; ``changes`` are of its settings."""
-
-    def __call__(self, *records: Record, second: int = ..., **changes: Any) -> None: ...
-
-
-@pytest.fixture
-def keep(tmp_path: Path) -> Keep:
-    def write(*records: Record, second: int = 0, **changes: Any) -> None:
-        header = replace(
-            Header.create({**SETTINGS, **changes}),
-            created=f"2025-01-01T00:00:{second:02d}+00:00",
-        )
-        with Writer(tmp_path, header) as writer:
-            for record in records:
-                writer.append(record)
-
-    return write
-
-
-def a_record(key: str, **changes: Any) -> Record:
-    return replace(RECORD, key=key, **changes)
+    from tests.runs import Keep
 
 
 def a_setting(
-    *policies: str, retentions: Sequence[str] = (), seeds: int | None = None, replay: Path = Path()
+    *policies: str,
+    retentions: Sequence[str] = (),
+    seeds: int | None = None,
+    replay: Path = Path(),
+    demanded: Mapping[str, object] = NOTHING,
 ) -> Settings:
     settings = SimpleNamespace(
         named=[spec.slug for text in policies for spec in PolicySpec.parse_list(text)],
@@ -97,6 +39,7 @@ def a_setting(
         seeds_given=seeds is not None,
         replay=replay,
         contract=Contract(),
+        demanded=demanded,
     )
     return cast("Settings", settings)
 
@@ -107,8 +50,11 @@ def read(
     retentions: Sequence[str] = (),
     seeds: int | None = None,
     beside: Sequence[str] = (),
+    demanded: Mapping[str, object] = NOTHING,
 ) -> Replay:
-    settings = a_setting(*policies, retentions=retentions, seeds=seeds, replay=directory)
+    settings = a_setting(
+        *policies, retentions=retentions, seeds=seeds, replay=directory, demanded=demanded
+    )
     return Replay.read(directory, settings, beside)
 
 
@@ -151,16 +97,6 @@ def test_cells_are_in_the_order_of_a_run(keep: Keep, tmp_path: Path) -> None:
     assert names == [f"{column}-s{seed}" for seed in (2, 10) for column in columns]
 
 
-def test_an_item_that_was_run_again_counts_once(keep: Keep, tmp_path: Path) -> None:
-    keep(a_record("old"), second=1)
-    keep(a_record("new"), second=2)
-    assert keys(read(tmp_path)) == ["new"]
-    records, headers, left_out = newest_records(tmp_path)
-    assert [record.key for record in records] == ["new"]
-    assert [header.created[-8:-6] for header in headers] == ["02"]
-    assert left_out == 0
-
-
 def test_of_two_runs_in_one_second_the_later_file_is_the_newest(keep: Keep, tmp_path: Path) -> None:
     keep(a_record("old"), generate="none")
     keep(a_record("new"), generate="all")
@@ -189,6 +125,16 @@ def test_only_the_newest_settings_are_replayed(
     records, _, left_out = newest_records(tmp_path)
     assert [record.key for record in records] == ["new"]
     assert left_out == 1
+
+
+def test_a_replay_is_of_the_settings_that_were_given(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("old"))
+    keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "context": 800})
+    replay = read(tmp_path, demanded={"--kv-context": 400})
+    assert keys(replay) == ["old"]
+    assert replay.contract.context == 400
+    with pytest.raises(StoreProblem, match="--kv-context=77; there are 400, 800"):
+        read(tmp_path, demanded={"--kv-context": 77})
 
 
 def test_more_seeds_and_policies_are_no_other_settings(keep: Keep, tmp_path: Path) -> None:
@@ -284,31 +230,3 @@ def test_there_is_nothing(tmp_path: Path, keep: Keep) -> None:
     keep()
     with pytest.raises(StoreProblem, match="there are no records"):
         read(tmp_path)
-
-
-def test_what_cannot_be_read_is_told(keep: Keep, tmp_path: Path) -> None:
-    keep(a_record("k1"), a_record("k2"))
-    (file,) = tmp_path.iterdir()
-    header, first, second = file.read_bytes().splitlines()
-    file.write_bytes(b"\n".join([header, b"\xff garbage", first, second, b""]))
-    told: list[str] = []
-    stored, *_ = comparable(tmp_path, say=told.append)
-    assert len(stored) == 2
-    assert len(told) == 1
-    assert "line 2: skipped" in told[0]
-
-
-@pytest.mark.parametrize("newer", ["decode", "blocks"])
-def test_a_run_that_evicts_otherwise_hides_no_recording(
-    tmp_path: Path, keep: Keep, newer: str
-) -> None:
-    keep(a_record("old"))
-    keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "evict": newer})
-    for evict, key in ((None, "old"), (EvictMode.PREFILL, "old"), (EvictMode(newer), "new")):
-        stored, newest, left_out = comparable(tmp_path, evict=evict)
-        assert [each.record.key for each in stored] == [key]
-        assert newest.settings["contract"]["evict"] == (newer if key == "new" else "prefill")
-        assert left_out == 1
-    (other,) = {EvictMode.DECODE, EvictMode.BLOCKS} - {EvictMode(newer)}
-    with pytest.raises(StoreProblem, match=f"no record is of --kv-evict={other.value}; there are"):
-        comparable(tmp_path, evict=other)

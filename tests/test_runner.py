@@ -69,9 +69,8 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
     settings = Settings(
         policies=SLUGS,
         retentions=(Fraction(1, 4),),
-        retentions_given=True,
+        given=frozenset({"retention", "kv_seeds"}),
         seeds=1,
-        seeds_given=True,
         items=2,
         contract=Contract(context=300),
         model=str(tiny_model),

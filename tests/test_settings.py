@@ -86,6 +86,19 @@ def test_what_is_given_is_told_from_the_default_of_the_same_value() -> None:
     assert (made.retentions_given, made.seeds_given) == (True, True)
 
 
+def test_what_a_replay_must_be_of_is_what_was_given() -> None:
+    assert settings().demanded == {}
+    given = settings(
+        kv_context="1024", kv_question="seen", kv_items="3", kv_model="m", kv_seeds="1"
+    )
+    assert given.demanded == {
+        "--kv-model": "m",
+        "--kv-items": 3,
+        "--kv-context": 1024,
+        "--kv-question": "seen",
+    }
+
+
 def test_retentions_are_exact_sorted_and_unique() -> None:
     made = settings(retention=["0.5, 0.10", "1/10,1", ".25"])
     assert made.retentions == (Fraction(1, 10), Fraction(1, 4), Fraction(1, 2), Fraction(1))

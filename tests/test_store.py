@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness.errors import StoreProblem
+from kvharness.newest import comparable
 from kvharness.record import QuestionRecord, Record, Seconds
 from kvharness.record_schema import decode_record, encode_record
-from kvharness.replay import comparable
 from kvharness.store import SCHEMA, Header, Store, Writer, check_writable, group_lock
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from kvharness.claims.metric import METRICS
 from kvharness.claims.table import expected_one
 from kvharness.contract import EvictMode
 from kvharness.errors import UsageProblem
-from kvharness.replay import comparable
+from kvharness.newest import comparable
 
 if TYPE_CHECKING:
     import argparse

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kvharness.contract import EvictMode
+from kvharness.errors import StoreProblem
+from kvharness.newest import comparable, newest_records
+from tests.runs import SETTINGS, a_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.runs import Keep
+
+
+def test_an_item_that_was_run_again_counts_once(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("old"), second=1)
+    keep(a_record("new"), second=2)
+    records, headers, left_out = newest_records(tmp_path)
+    assert [record.key for record in records] == ["new"]
+    assert [header.created[-8:-6] for header in headers] == ["02"]
+    assert left_out == 0
+
+
+def test_what_cannot_be_read_is_told(keep: Keep, tmp_path: Path) -> None:
+    keep(a_record("k1"), a_record("k2"))
+    (file,) = tmp_path.iterdir()
+    header, first, second = file.read_bytes().splitlines()
+    file.write_bytes(b"\n".join([header, b"\xff garbage", first, second, b""]))
+    told: list[str] = []
+    stored, *_ = comparable(tmp_path, say=told.append)
+    assert len(stored) == 2
+    assert len(told) == 1
+    assert "line 2: skipped" in told[0]
+
+
+@pytest.mark.parametrize("newer", ["decode", "blocks"])
+def test_a_run_that_evicts_otherwise_hides_no_recording(
+    tmp_path: Path, keep: Keep, newer: str
+) -> None:
+    keep(a_record("old"))
+    keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "evict": newer})
+    for evict, key in ((None, "old"), (EvictMode.PREFILL, "old"), (EvictMode(newer), "new")):
+        stored, newest, left_out = comparable(tmp_path, evict=evict)
+        assert [each.record.key for each in stored] == [key]
+        assert newest.settings["contract"]["evict"] == (newer if key == "new" else "prefill")
+        assert left_out == 1
+    (other,) = {EvictMode.DECODE, EvictMode.BLOCKS} - {EvictMode(newer)}
+    with pytest.raises(StoreProblem, match=f"no record is of --kv-evict={other.value}; there are"):
+        comparable(tmp_path, evict=other)
+
+
+@pytest.mark.parametrize(
+    ("flag", "old", "change"),
+    [
+        ("--kv-context", 400, {"contract": {**SETTINGS["contract"], "context": 800}}),
+        ("--kv-sinks", 3, {"contract": {**SETTINGS["contract"], "sinks": 4}}),
+        ("--kv-recents", 5, {"contract": {**SETTINGS["contract"], "recents": 6}}),
+        ("--kv-question", "seen", {"contract": {**SETTINGS["contract"], "question": "unseen"}}),
+        ("--kv-items", 2, {"items": 3}),
+        ("--kv-model", "/models/tiny", {"model": {"name": "large", "digest": "abc"}}),
+    ],
+)
+def test_settings_that_are_demanded_choose_the_records(
+    tmp_path: Path, keep: Keep, flag: str, old: object, change: dict[str, Any]
+) -> None:
+    keep(a_record("old"))
+    keep(a_record("new"), second=9, **change)
+    (newest,), *_ = comparable(tmp_path)
+    assert newest.record.key == "new"
+    (found,), *_ = comparable(tmp_path, demanded={flag: old})
+    assert found.record.key == "old"
+    with pytest.raises(StoreProblem, match=f"no record is of {flag}=77; there are .*, "):
+        comparable(tmp_path, demanded={flag: 77})
