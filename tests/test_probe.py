@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvharness import Ends, Needs, Policy, Probe, RandomTokens, Repeat, Text
+from kvharness.building import misdeclared
 from kvharness.probe import Material
 from kvharness.prompt import Encoder
-from kvharness.registry import misdeclared
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,11 @@ import warnings
 from typing import Any
 
 from kvharness.attention import register_kernel
+from kvharness.building import expect_numbers, takes
 from kvharness.errors import ParameterProblem, PolicyProblem
 from kvharness.peer import PREFIX, peer_version
 from kvharness.peer.policy import PressPolicy
-from kvharness.registry import LoadedPolicy, expect_numbers, takes
+from kvharness.registry import LoadedPolicy
 from kvharness.source import source_digest
 from kvharness.spec import PolicySpec
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from kvharness.ambient import kept
+from kvharness.building import misdeclared
 from kvharness.errors import TrainingProblem
 from kvharness.policy import FunctionPolicy, LoadedModel, Policy
-from kvharness.registry import misdeclared
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
