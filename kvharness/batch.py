@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.cache import Kept, Prefilled
+    from kvharness.cache import Kept
     from kvharness.item import Question
+    from kvharness.prefilled import Prefilled
     from kvharness.record import Held
     from kvharness.runtime import Runtime
 

@@ -11,10 +11,11 @@ import torch
 
 from kvharness.attention import SlidingTrace, reading
 from kvharness.batch import Request, cache_entries, halving, parts
-from kvharness.cache import Kept, Prefilled
+from kvharness.cache import Kept
 from kvharness.contract import BLOCK
 from kvharness.eviction import Standing, cut_back
 from kvharness.held import HeldCache
+from kvharness.prefilled import Prefilled
 from kvharness.rolling import together
 from kvharness.trace import LayerTrace
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from kvharness.errors import KvharnessError
     from kvharness.eviction import Evictor
-    from kvharness.held import HeldLayer
+    from kvharness.held_layer import HeldLayer
     from kvharness.runtime import Runtime
 
 

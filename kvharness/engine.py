@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.batch import Request, answer_each, score_in_full
-from kvharness.cache import Kept, Prefilled
+from kvharness.cache import Kept
 from kvharness.contract import EvictMode, QuestionMode
 from kvharness.errors import KvharnessError
 from kvharness.policy import Needs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kvharness.batch import Answers
     from kvharness.contract import Contract
     from kvharness.item import Item, Question
+    from kvharness.prefilled import Prefilled
     from kvharness.record import Record
     from kvharness.runtime import Runtime
 

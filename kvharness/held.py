@@ -6,12 +6,13 @@ Every change makes new tensors, so that a copy is a fork.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from kvharness.held_layer import HeldLayer, side_by_side, visible, within
 from kvharness.policy import Needs, Positions
 from kvharness.trace import LayerTrace, Trace
 
@@ -21,60 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.attention import AttentionCall
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.rotary import Rotation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldLayer:
-    """One layer of all cells; ``R`` rows are (cell, KV head) pairs with ``m`` entries each.
-
-    Attributes:
-        keys, values: ``[R, m, d]``, in the order of the text.
-        seen: keys as the tokens read last saw them: moved to their places where these are compact.
-        positions: int64 ``[R, m]``, in the text.
-        rotated: int64 ``[R, m]``, the positions that the keys were made for.
-        sums: float32 ``[R, G, m]``, attention received so far; None unless needed.
-        queries: ``[R, G, w, d]`` of the last tokens read; None unless needed.
-        window: of a sliding layer, which nobody evicts from.
-    """
-
-    keys: Tensor
-    values: Tensor
-    seen: Tensor
-    positions: Tensor
-    rotated: Tensor
-    scaling: float
-    sums: Tensor | None = None
-    queries: Tensor | None = None
-    window: int | None = None
-
-    @property
-    def entries(self) -> int:
-        return int(self.keys.shape[1])
-
-    def take(self, index: Tensor) -> HeldLayer:
-        """The entries ``index`` int64 ``[R, k]`` of each row."""
-        rows, kept = index.shape
-        # Whole entries are copied, which a gather over all their numbers would not do.
-        flat = (torch.arange(rows, device=index.device)[:, None] * self.entries + index).flatten()
-
-        def taken(each: Tensor) -> Tensor:
-            return each.flatten(0, 1).index_select(0, flat).view(rows, kept, -1)
-
-        keys = taken(self.keys)
-        sums = self.sums
-        if sums is not None:
-            sums = sums.gather(2, index[:, None].expand(-1, sums.shape[1], -1))
-        return replace(
-            self,
-            keys=keys,
-            values=taken(self.values),
-            seen=keys,
-            positions=self.positions.gather(1, index),
-            rotated=self.rotated.gather(1, index),
-            sums=sums,
-        )
 
 
 class HeldCache:
@@ -112,12 +61,12 @@ class HeldCache:
             whole = self._whole(layer)
             index = [mask[number].nonzero()[:, 1].view(len(mask[0]), -1) for mask in masks]
             taken = [whole.take(each.to(layer.keys.device)) for each in index]
-            self._layers[name] = _side_by_side(taken)
+            self._layers[name] = side_by_side(taken)
         for name, sliding in context.sliding.items():
             # Only compressed layers are asked for their scaling before the next token is read.
             bare = LayerTrace(keys=sliding.keys, values=sliding.values, scaling=0.0)
             whole = self._whole(bare, first=context.tokens - sliding.keys.shape[1])
-            self._layers[name] = _side_by_side([replace(whole, window=sliding.window)] * self.cells)
+            self._layers[name] = side_by_side([replace(whole, window=sliding.window)] * self.cells)
 
     def _whole(self, layer: LayerTrace, *, first: int = 0) -> HeldLayer:
         """All of a context, for one cell."""
@@ -198,7 +147,7 @@ class HeldCache:
         kv_heads = call.key.shape[1]
         query = call.query.reshape(batch * kv_heads, -1, new, size)
         layer = self._grown(call, call.key.flatten(0, 1), call.value.flatten(0, 1))
-        mask = _visible(layer, new)
+        mask = visible(layer, new)
         self._layers[call.layer] = self._observed(layer, query, mask)
         out = scaled_dot_product_attention(
             query.flatten(1, 2)[:, None],
@@ -246,7 +195,7 @@ class HeldCache:
     def _observed(self, layer: HeldLayer, query: Tensor, mask: Tensor | None) -> HeldLayer:
         """Keep what policies need of the new tokens' queries and attention."""
         if layer.window is not None:
-            return _within(layer)
+            return within(layer)
         if self._needs.queries:
             layer = replace(layer, queries=query[:, :, -self._needs.queries :])
         if self._needs.column_sums:
@@ -300,23 +249,6 @@ class HeldCache:
             self._layers[name] = layer.take(index.to(layer.keys.device))
 
 
-def _side_by_side(cells: Sequence[HeldLayer]) -> HeldLayer:
-    """One layer of several cells that hold equally many entries."""
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(cell, name) for cell in cells])
-
-    return replace(
-        cells[0],
-        keys=joined("keys"),
-        values=joined("values"),
-        seen=joined("seen"),
-        positions=joined("positions"),
-        rotated=joined("rotated"),
-        sums=None if cells[0].sums is None else joined("sums"),
-    )
-
-
 def attention_rows(query: Tensor, keys: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
     """Attention that new tokens pay: ``[R, G, t, d]`` and ``[R, m, d]`` to ``[R, G, t, m]``."""
     logits = query.float() @ keys.float().transpose(1, 2)[:, None] * scaling
@@ -325,26 +257,6 @@ def attention_rows(query: Tensor, keys: Tensor, scaling: float, mask: Tensor | N
     return logits.softmax(dim=-1)
 
 
-def _visible(layer: HeldLayer, new: int) -> Tensor | None:
-    """Bool ``[new, m]``, what each new token sees; None where a single one sees all."""
-    if new == 1 and layer.window is None:
-        return None
-    # Of the entries before the new tokens only those of sliding layers are ever out of sight,
-    # and these hold the same tokens in all rows.
-    places = layer.positions[0]
-    distance = places[-new:, None] - places
-    visible = distance >= 0
-    return visible if layer.window is None else visible & (distance < layer.window)
-
-
 def _additive(mask: Tensor, query: Tensor) -> Tensor:
     added = torch.zeros(mask.shape, dtype=query.dtype, device=query.device)
     return added.masked_fill_(~mask, float("-inf")).repeat(query.shape[1], 1)
-
-
-def _within(layer: HeldLayer) -> HeldLayer:
-    """A sliding layer without what no later token will see."""
-    assert layer.window is not None  # noqa: S101 - the caller asked
-    last = min(layer.entries, layer.window)
-    index = torch.arange(layer.entries - last, layer.entries, device=layer.keys.device)
-    return layer.take(index.expand(len(layer.keys), -1))

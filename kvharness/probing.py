@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.attention import reading
-from kvharness.cache import BatchCache, Kept, Probing
+from kvharness.cache import BatchCache, Kept
 from kvharness.errors import ModelProblem
 from kvharness.memory import explained
+from kvharness.prefilled import Probing
 from kvharness.probe import Material, Probed
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.attention import AttentionCall
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.probe import Part, Probe
     from kvharness.runtime import Runtime
 

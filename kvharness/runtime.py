@@ -16,11 +16,11 @@ from transformers.utils import logging as transformers_logging
 
 from kvharness.attention import KERNEL, PrefillReader, observe, reading
 from kvharness.boundaries import boundaries
-from kvharness.cache import Prefilled
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.hidden import hidden_inputs
 from kvharness.memory import explained
 from kvharness.policy import Needs
+from kvharness.prefilled import Prefilled
 from kvharness.probing import probe
 from kvharness.prompt import Encoder
 from kvharness.rotary import Rotation

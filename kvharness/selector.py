@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from kvharness.batch import Request
     from kvharness.blockwise import BlockRead
-    from kvharness.cache import Prefilled
     from kvharness.item import Item
     from kvharness.policy import Policy
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
     from kvharness.task import Setup, Task
     from kvharness.trace import Trace

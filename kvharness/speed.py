@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.registry import LoadedPolicy
     from kvharness.runtime import Runtime
 

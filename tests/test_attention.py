@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from tests.conftest import MakePair
 
 TOKENS = 40

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.cache import BatchCache, Prefilled
+    from kvharness.cache import BatchCache
     from kvharness.decode import Forced
+    from kvharness.prefilled import Prefilled
 
 TOKENS = 24
 #: Keys and values of one entry in bytes: head size 16, float32.

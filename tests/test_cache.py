@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
     from tests.conftest import MakePair
 

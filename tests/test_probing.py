@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from kvharness import View
     from kvharness.batch import Answers
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
     from tests.conftest import MakePair
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kvharness.attention import AttentionCall
-    from kvharness.cache import Prefilled
     from kvharness.decode import Prompt
     from kvharness.policy import Needs
+    from kvharness.prefilled import Prefilled
     from kvharness.trace import LayerTrace
 
 #: Layers, query heads, KV heads and head size of the model that policies prepare for.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.attention import AttentionCall
-from kvharness.cache import BatchCache, Kept, Prefilled
+from kvharness.cache import BatchCache, Kept
 from kvharness.contract import Protection, budget_of
 from kvharness.policy import Positions
+from kvharness.prefilled import Prefilled
 from kvharness.testing.case import trace_of
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import copied, read_as_is

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from kvharness.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kvharness.cache import Prefilled
     from kvharness.errors import TrainingProblem
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
     from kvharness.training.checkpoint import Checkpoint, all_checkpoints, find_checkpoint
     from kvharness.training.continuation import continuations, retained

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.cache import Prefilled
     from kvharness.policy import Policy
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
 
 

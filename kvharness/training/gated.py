@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.attention import AttentionCall
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
 
 #: Bounds the gradient of the logarithm of a nearly shut gate.

@@ -11,7 +11,7 @@ from kvharness.policy import Needs
 from kvharness.training.gated import read_gated
 
 if TYPE_CHECKING:
-    from kvharness.cache import Prefilled
+    from kvharness.prefilled import Prefilled
     from kvharness.runtime import Runtime
 
 TOKENS = 24

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
     from torch import Tensor
 
-    from kvharness.cache import Prefilled
     from kvharness.policy import Policy, ScoreFunction
+    from kvharness.prefilled import Prefilled
     from kvharness.testing.reading import Reading
     from kvharness.trace import Trace
 

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness.cache import BatchCache, Kept, Prefilled
+from kvharness.cache import BatchCache, Kept
 from kvharness.policy import Needs
+from kvharness.prefilled import Prefilled
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import read
