@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from kvharness.contract import Anchor
+from kvharness.registry import installed
 from kvharness.store import Store
 
-RECORDINGS = sorted(
-    each for each in (Path(__file__).parents[1] / "suites/recorded").iterdir() if each.is_dir()
-)
+RECORDED = Path(__file__).parents[1] / "suites/recorded"
+RECORDINGS = sorted(each for each in RECORDED.iterdir() if each.is_dir())
 
 
 @pytest.mark.parametrize("folder", RECORDINGS, ids=lambda folder: folder.name)
@@ -26,3 +26,12 @@ def test_all_policies_keep_equally_many_entries(folder: Path) -> None:
     assert totals
     assert all(len(found) == 1 for found in totals.values())
     assert max(len(names) for found in totals.values() for names in found.values()) > 1
+
+
+def test_one_of_them_has_every_policy_and_each_wrapper() -> None:
+    store = Store.read(RECORDED / "smollm2-135m-every-policy")
+    there = {stored.record.policy for stored in store.by_key.values()}
+    known = installed()
+    assert {name for name, found in known.items() if not found.wraps} <= there
+    around = {name.partition("+")[0] for name in there}
+    assert {name for name, found in known.items() if found.wraps} <= around
