@@ -37,10 +37,6 @@ EVERY = (
     "squeeze(snapkv)"
 )
 
-#: Those that run on request and that claims are about; a run adds what they are compared with.
-CLAIMED = (
-    "--policy=dapq,lava,sage-kv,ada(snapkv),squeeze(snapkv),caote(h2o),caote(snapkv),caote(tova)"
-)
 #: Claims about the parts of others that take more items than the default run has.
 LARGER = ("--file", "suites/recorded/larger.toml", "--suite")
 
@@ -56,7 +52,6 @@ class Recording(NamedTuple):
 #: By name, as ``nox -s record -- NAME`` takes it.
 RECORDINGS = {
     "default": Recording(RECORDED / "smollm2-135m", ("suites",)),
-    "on-request": Recording(RECORDED / "smollm2-135m-on-request", ("suites", CLAIMED)),
     "language-modelling": Recording(
         RECORDED / "smollm2-135m-language-modelling",
         ("suites/language_modelling.py", "--policy=sip"),
