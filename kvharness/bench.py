@@ -122,7 +122,7 @@ class Bench:
     def pytest_report_collectionfinish(self, items: Sequence[pytest.Item]) -> list[str]:
         self.cells = grouped(items)
         if not self.cells:
-            return []
+            return self._nothing_of(self.replay)
         count = sum(len(cells) for cells in self.cells.values())
         told = self.replay or self.settings
         source = (
@@ -135,6 +135,13 @@ class Bench:
         )
         unread = self.replay.warnings if self.replay else ()
         return [line, *(f"kvharness: {each}" for each in unread), *self.judging.outlook(self.cells)]
+
+    def _nothing_of(self, replay: Replay | None) -> list[str]:
+        if replay is None:
+            return []
+        there = ", ".join(replay.suites)
+        told = f"{self.settings.replay} has records of {there}, of which no test was collected"
+        return [f"kvharness: {told}; name their files, and see -k"]
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:

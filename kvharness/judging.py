@@ -12,7 +12,7 @@ from kvharness.collected import cells_of_ids, test_of
 from kvharness.errors import StoreProblem
 from kvharness.inference.region import Verdict
 from kvharness.job_summary import append_summary
-from kvharness.newest import comparable
+from kvharness.newest import EVICT, comparable
 from kvharness.place import typed
 from kvharness.settings import ClaimsMode
 from kvharness.store import Store
@@ -73,7 +73,8 @@ class Judging:
     def _recorded(self) -> Evidence | None:
         """Earlier records of this model and contract tell the spread of differences."""
         try:
-            stored, *_ = comparable(self.settings.store, evict=self.settings.contract.evict)
+            mode = {EVICT: self.settings.contract.evict.value}
+            stored, *_ = comparable(self.settings.store, demanded=mode)
         except StoreProblem:
             return None
         evidence = Evidence.of(stored)

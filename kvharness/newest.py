@@ -12,7 +12,7 @@ from kvharness.errors import StoreProblem
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from kvharness.provenance import Header
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from kvharness.store import Stored
 
 
-NOTHING: Mapping[str, object] = MappingProxyType({})
+NOTHING: Mapping[str, str] = MappingProxyType({})
+EVICT = "--kv-evict"
 
 
 def newest_records(
@@ -44,17 +45,16 @@ def newest_records(
 def comparable(
     directory: Path,
     *,
-    evict: EvictMode | None = None,
-    demanded: Mapping[str, object] = NOTHING,
+    demanded: Mapping[str, str] = NOTHING,
     say: Callable[[str], None] | None = None,
 ) -> tuple[list[Stored], Header, int]:
     """What was stored under the newest settings by the newest policies, oldest first.
 
     Args:
         directory: of the store.
-        evict: when eviction happened; where that is not given, after prefill if there is any such
-            record, so that a run of another kind hides no recording.
-        demanded: other settings by flag, such as ``--kv-context``.
+        demanded: settings that they must have, by flag, such as ``--kv-context``. Where `EVICT` is
+            not among them, runs that evicted after prefill come first, so that one of another
+            kind hides no recording.
         say: is told what could not be read.
 
     Returns:
@@ -70,12 +70,11 @@ def comparable(
     everything = list(store.by_key.values())
     if not everything:
         unread = "".join(f"; {warning}" for warning in store.warnings[:1])
-        raise StoreProblem(
-            f"{directory}: there are no records in this folder; expected what --kv-store "
-            f"wrote{unread}"
-        )
+        lacking = "there are no records in this folder" if directory.is_dir() else "no such folder"
+        raise StoreProblem(f"{directory}: {lacking}; expected what --kv-store wrote{unread}")
     everything.sort(key=lambda each: each.header.created)
-    newest = _demanded(_of_mode(everything, evict, directory), demanded, directory)[-1].header
+    found = _demanded(everything, demanded, directory)
+    newest = (found if EVICT in demanded else _preferred(found))[-1].header
     shared = _shared(newest.settings)
     comparable = [each for each in everything if _shared(each.header.settings) == shared]
     policies = {each.record.policy: _version(each) for each in comparable}
@@ -83,38 +82,46 @@ def comparable(
     return stored, newest, len(everything) - len(stored)
 
 
-def _of_mode(stored: list[Stored], evict: EvictMode | None, directory: Path) -> list[Stored]:
-    wanted = evict or EvictMode.PREFILL
-    found = [each for each in stored if each.header.settings["contract"]["evict"] == wanted]
-    if not found and evict is not None and evict is not EvictMode.PREFILL:
-        there = sorted({each.header.settings["contract"]["evict"] for each in stored})
-        raise StoreProblem(
-            f"{directory}: no record is of --kv-evict={evict.value}; there are {', '.join(there)}"
-        )
+def _preferred(stored: list[Stored]) -> list[Stored]:
+    found = [each for each in stored if _setting(each.header.settings, EVICT) == EvictMode.PREFILL]
     return found or stored
 
 
-def _demanded(
-    stored: list[Stored], demanded: Mapping[str, object], directory: Path
-) -> list[Stored]:
-    for flag, wanted in demanded.items():
-        # A model that is a folder is stored under the folder's name.
-        names = {str(wanted), Path(str(wanted)).name}
-        found = [each for each in stored if _setting(each.header.settings, flag) in names]
-        if not found:
-            there = sorted({_setting(each.header.settings, flag) for each in stored})
-            raise StoreProblem(
-                f"{directory}: no record is of {flag}={wanted}; there are {', '.join(there)}"
-            )
-        stored = found
-    return stored
+def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path) -> list[Stored]:
+    found = [
+        each
+        for each in stored
+        if all(_is_of(each.header.settings, flag, value) for flag, value in demanded.items())
+    ]
+    if not found:
+        there = dict.fromkeys(_shown(each.header.settings, demanded) for each in stored)
+        wanted = " ".join(f"{flag}={value}" for flag, value in demanded.items())
+        raise StoreProblem(f"{directory}: no record is of {wanted}; there are {', '.join(there)}")
+    return found
+
+
+def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
+    # Records name a model that is a folder by the folder's name.
+    also = Path(value).name if flag == "--kv-model" else value
+    return _setting(settings, flag) in {value, also}
+
+
+def _shown(settings: Mapping[str, Any], flags: Iterable[str]) -> str:
+    return " ".join(f"{flag}={_setting(settings, flag) or None}" for flag in flags)
 
 
 def _setting(settings: Mapping[str, Any], flag: str) -> str:
+    """What a run was given as an option, as text."""
     name = flag.removeprefix("--kv-")
+    if name in {"items", "generate"}:
+        return str(settings[name])
     if name == "model":
         return str(settings["model"]["name"])
-    return str(settings["items"] if name == "items" else settings["contract"][name])
+    if name in {"dtype", "device"}:
+        return str(settings["model"].get(name, ""))
+    if name == "haystack":
+        return str(settings.get("options", {}).get(flag, ""))
+    return str(settings["contract"][name])
 
 
 def _version(stored: Stored) -> object:

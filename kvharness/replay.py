@@ -68,10 +68,7 @@ class Replay:
                 the options select.
         """
         warnings: list[str] = []
-        mode = settings.contract.evict
-        stored, newest, _ = comparable(
-            directory, evict=mode, demanded=settings.demanded, say=warnings.append
-        )
+        stored, newest, _ = comparable(directory, demanded=settings.demanded, say=warnings.append)
         runs = runs_of({each.header.run: each.header for each in stored}.values())
         stored = _at_retentions(_of_policies(stored, settings, beside), settings)
         cells: dict[Cell, dict[str, Stored]] = defaultdict(dict)
@@ -91,6 +88,11 @@ class Replay:
             warnings=tuple(warnings),
         )
 
+    @property
+    def suites(self) -> list[str]:
+        """That there are records of, in the order of the store."""
+        return list(dict.fromkeys(cell.suite for cell in self.by_cell))
+
     def cells(self, suite: str) -> list[Cell]:
         """In the order of a run: seed by seed, anchors first."""
         found = [cell for cell in self.by_cell if cell.suite == suite]
@@ -105,6 +107,7 @@ class Replay:
         retentions = {retention_text(each) for each in settings.retentions}
         return ReplayPlan(
             items=self.items,
+            suites=self.suites,
             drawn=self.runs,
             retentions=retentions if settings.retentions_given else None,
             chosen={

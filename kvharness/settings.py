@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pytest
 
 _LARGEST = 10_000_000
-#: Of the contract; when eviction happens has a default of its own.
-_REPLAYED = ("context", "sinks", "recents", "question")
 
 
 class ClaimsMode(StrEnum):
@@ -113,6 +111,12 @@ class Settings:
             shard=_shard(raw["kv_shard"]),
         )
         settings.check_budgets()
+        if settings.replay and settings.data:
+            suite, source = settings.data[0]
+            raise UsageProblem(
+                f"--kv-data {suite}={source}: a replay has the items of its store; leave it out, "
+                f"or run without --kv-replay"
+            )
         return settings
 
     @property
@@ -124,18 +128,25 @@ class Settings:
         return "kv_seeds" in self.given
 
     @property
-    def demanded(self) -> dict[str, object]:
-        """What a replay takes from its store unless it was given, by flag; beside the mode."""
+    def demanded(self) -> dict[str, str]:
+        """What the records of a replay must be of, by flag: all that was given and is no default.
+
+        ``auto`` demands nothing.
+        """
         contract = self.contract.as_dict()
         known = {
             "kv_model": self.model,
-            "kv_items": self.items,
-            **{f"kv_{name}": contract[name] for name in _REPLAYED},
+            "kv_items": str(self.items),
+            "kv_generate": self.generate,
+            "kv_dtype": self.dtype,
+            "kv_device": self.device.partition(":")[0],
+            "kv_haystack": typed(self.haystack) if self.haystack else "",
+            **{f"kv_{name}": str(value) for name, value in contract.items()},
         }
         return {
             f"--{name.replace('_', '-')}": value
             for name, value in known.items()
-            if name in self.given
+            if name in self.given and value != "auto"
         }
 
     @property

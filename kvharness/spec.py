@@ -86,7 +86,7 @@ class _Parser:
         self.tokens: list[str] = []
         self.starts: list[int] = []
         if len(text) > _LONGEST:
-            raise self.problem()
+            raise self.problem(f"{len(text)} characters, of which {_LONGEST} can be read")
         position = 0
         while text[position:].strip():
             match = _TOKEN.match(text, position)
@@ -97,11 +97,14 @@ class _Parser:
             self.starts.append(match.start(1))
             position = match.end()
 
-    def problem(self) -> UsageProblem:
+    def problem(self, reason: str = "") -> UsageProblem:
+        reason = reason and f"{reason}; "
         where = f" near {self.text[self.reached() :].strip()[:_SHOWN]!r}"
+        long = len(self.text) > _LINE
+        shown = f"{self.text[:_LINE]}..." if long else self.text
         return UsageProblem(
-            f"--policy {self.text[:_LINE]!r}{where if len(self.text) > _LINE else ''}: expected "
-            f"names such as snapkv, snapkv(window=16) or ada(snapkv), separated by commas"
+            f"--policy {shown!r}{where if long else ''}: {reason}expected names such as snapkv, "
+            f"snapkv(window=16) or ada(snapkv), separated by commas"
         )
 
     def reached(self) -> int:
@@ -126,7 +129,9 @@ class _Parser:
 
     def policy(self, depth: int = 0) -> PolicySpec:
         name = self.word()
-        if not name[0].isalnum() or depth > _DEEPEST:
+        if depth > _DEEPEST:
+            raise self.problem(f"more than {_DEEPEST} parentheses in each other")
+        if not name[0].isalnum():
             raise self.problem()
         arguments: list[PolicySpec] = []
         parameters: list[tuple[str, object]] = []
@@ -139,7 +144,7 @@ class _Parser:
                 if self.take(")"):
                     break
                 if not self.take(","):
-                    raise self.problem()
+                    raise self.problem("" if self.tokens else "a parenthesis is not closed")
         return PolicySpec(
             name=name, arguments=tuple(arguments), parameters=tuple(sorted(parameters))
         )
@@ -147,7 +152,9 @@ class _Parser:
     def parameter(self, known: list[str], depth: int) -> tuple[str, object]:
         key = self.word()
         self.take("=")
-        if key in known or not key.isidentifier():
+        if key in known:
+            raise self.problem(f"{key} is given twice")
+        if not key.isidentifier():
             raise self.problem()
         return key, self.policy(depth + 1) if self.tokens[1:2] == ["("] else self.value()
 

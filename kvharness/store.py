@@ -266,8 +266,12 @@ def _explained(tried: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Only what is written has an option to say where.
+        instead = (
+            "give another folder" if tried == "read" else "use another one with --kv-store DIR"
+        )
         msg = (
             f"cannot {tried} the store {str(path)!r}: {error.strerror or error}; "
-            f"correct that, or use another directory with --kv-store DIR"
+            f"correct that, or {instead}"
         )
         raise StoreProblem(msg) from error

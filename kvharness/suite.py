@@ -13,6 +13,7 @@ from kvharness.items.qa_hard import comparison_items, records_items, two_hop_ite
 from kvharness.items.summarization import summarization_items
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from kvharness.item import Item
@@ -142,6 +143,15 @@ def is_solvable(name: str) -> bool:
     """Whether a low score of the full cache speaks against a suite; also of unknown ones."""
     suite = SUITES.get(name)
     return suite is None or suite.solvable
+
+
+def is_due(name: str, there: Collection[str]) -> bool:
+    """Whether a store that has records of the suites ``there`` should have some of this one.
+
+    One that is collected only by its name is due nowhere else, and where all that is there is of
+    that kind, no other is.
+    """
+    return name in there or (is_default(name) and any(map(is_default, there)))
 
 
 def is_default(name: str) -> bool:

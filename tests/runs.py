@@ -32,7 +32,7 @@ RECORD = Record(
 
 SETTINGS: dict[str, Any] = {
     "engine": "e1",
-    "model": {"name": "tiny", "digest": "abc"},
+    "model": {"name": "tiny", "digest": "abc", "dtype": "float32", "device": "cpu"},
     "contract": {
         "context": 400,
         "sinks": 3,

@@ -6,7 +6,7 @@ import pytest
 
 from kvharness.contract import EvictMode
 from kvharness.errors import StoreProblem
-from kvharness.newest import comparable, newest_records
+from kvharness.newest import EVICT, NOTHING, comparable, newest_records
 from tests.runs import SETTINGS, a_record
 
 if TYPE_CHECKING:
@@ -43,28 +43,33 @@ def test_a_run_that_evicts_otherwise_hides_no_recording(
     keep(a_record("old"))
     keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "evict": newer})
     for evict, key in ((None, "old"), (EvictMode.PREFILL, "old"), (EvictMode(newer), "new")):
-        stored, newest, left_out = comparable(tmp_path, evict=evict)
+        demanded = {EVICT: evict.value} if evict else NOTHING
+        stored, newest, left_out = comparable(tmp_path, demanded=demanded)
         assert [each.record.key for each in stored] == [key]
         assert newest.settings["contract"]["evict"] == (newer if key == "new" else "prefill")
         assert left_out == 1
     (other,) = {EvictMode.DECODE, EvictMode.BLOCKS} - {EvictMode(newer)}
     with pytest.raises(StoreProblem, match=f"no record is of --kv-evict={other.value}; there are"):
-        comparable(tmp_path, evict=other)
+        comparable(tmp_path, demanded={EVICT: other.value})
 
 
 @pytest.mark.parametrize(
     ("flag", "old", "change"),
     [
-        ("--kv-context", 400, {"contract": {**SETTINGS["contract"], "context": 800}}),
-        ("--kv-sinks", 3, {"contract": {**SETTINGS["contract"], "sinks": 4}}),
-        ("--kv-recents", 5, {"contract": {**SETTINGS["contract"], "recents": 6}}),
+        ("--kv-context", "400", {"contract": {**SETTINGS["contract"], "context": 800}}),
+        ("--kv-sinks", "3", {"contract": {**SETTINGS["contract"], "sinks": 4}}),
+        ("--kv-recents", "5", {"contract": {**SETTINGS["contract"], "recents": 6}}),
         ("--kv-question", "seen", {"contract": {**SETTINGS["contract"], "question": "unseen"}}),
-        ("--kv-items", 2, {"items": 3}),
-        ("--kv-model", "/models/tiny", {"model": {"name": "large", "digest": "abc"}}),
+        ("--kv-items", "2", {"items": 3}),
+        ("--kv-generate", "none", {"generate": "all"}),
+        ("--kv-model", "models/tiny", {"model": {**SETTINGS["model"], "name": "large"}}),
+        ("--kv-dtype", "float32", {"model": {**SETTINGS["model"], "dtype": "bfloat16"}}),
+        ("--kv-device", "cpu", {"model": {**SETTINGS["model"], "device": "cuda"}}),
+        ("--kv-haystack", "", {"options": {"--kv-haystack": "mine.txt"}}),
     ],
 )
 def test_settings_that_are_demanded_choose_the_records(
-    tmp_path: Path, keep: Keep, flag: str, old: object, change: dict[str, Any]
+    tmp_path: Path, keep: Keep, flag: str, old: str, change: dict[str, Any]
 ) -> None:
     keep(a_record("old"))
     keep(a_record("new"), second=9, **change)
@@ -72,5 +77,30 @@ def test_settings_that_are_demanded_choose_the_records(
     assert newest.record.key == "new"
     (found,), *_ = comparable(tmp_path, demanded={flag: old})
     assert found.record.key == "old"
-    with pytest.raises(StoreProblem, match=f"no record is of {flag}=77; there are .*, "):
-        comparable(tmp_path, demanded={flag: 77})
+    told = f"no record is of {flag}=77; there are {flag}=.*, {flag}="
+    with pytest.raises(StoreProblem, match=told):
+        comparable(tmp_path, demanded={flag: "77"})
+
+
+def test_several_settings_are_demanded_together(tmp_path: Path, keep: Keep) -> None:
+    keep(a_record("old"), items=12)
+    decoding = {**SETTINGS["contract"], "evict": "decode", "context": 800}
+    keep(a_record("new"), second=9, contract=decoding)
+    (found,), *_ = comparable(tmp_path, demanded={"--kv-context": "800"})
+    assert found.record.key == "new", "though it did not evict after prefill"
+    with pytest.raises(StoreProblem) as told:
+        comparable(tmp_path, demanded={"--kv-context": "800", EVICT: "prefill"})
+    assert str(told.value).endswith(
+        "no record is of --kv-context=800 --kv-evict=prefill; there are --kv-context=400 "
+        "--kv-evict=prefill, --kv-context=800 --kv-evict=decode"
+    )
+    with pytest.raises(StoreProblem, match="no record is of --kv-evict=blocks"):
+        comparable(tmp_path, demanded={EVICT: "blocks"})
+
+
+def test_an_explicit_time_of_eviction_is_kept(tmp_path: Path, keep: Keep) -> None:
+    keep(a_record("one"), contract={**SETTINGS["contract"], "evict": "decode"})
+    (found,), *_ = comparable(tmp_path)
+    assert found.record.key == "one", "all that there is"
+    with pytest.raises(StoreProblem, match="no record is of --kv-evict=prefill; there are --kv-ev"):
+        comparable(tmp_path, demanded={EVICT: "prefill"})

@@ -29,7 +29,7 @@ def a_setting(
     retentions: Sequence[str] = (),
     seeds: int | None = None,
     replay: Path = Path(),
-    demanded: Mapping[str, object] = NOTHING,
+    demanded: Mapping[str, str] = NOTHING,
 ) -> Settings:
     settings = SimpleNamespace(
         named=[spec.slug for text in policies for spec in PolicySpec.parse_list(text)],
@@ -50,7 +50,7 @@ def read(
     retentions: Sequence[str] = (),
     seeds: int | None = None,
     beside: Sequence[str] = (),
-    demanded: Mapping[str, object] = NOTHING,
+    demanded: Mapping[str, str] = NOTHING,
 ) -> Replay:
     settings = a_setting(
         *policies, retentions=retentions, seeds=seeds, replay=directory, demanded=demanded
@@ -130,11 +130,11 @@ def test_only_the_newest_settings_are_replayed(
 def test_a_replay_is_of_the_settings_that_were_given(keep: Keep, tmp_path: Path) -> None:
     keep(a_record("old"))
     keep(a_record("new"), second=9, contract={**SETTINGS["contract"], "context": 800})
-    replay = read(tmp_path, demanded={"--kv-context": 400})
+    replay = read(tmp_path, demanded={"--kv-context": "400"})
     assert keys(replay) == ["old"]
     assert replay.contract.context == 400
-    with pytest.raises(StoreProblem, match="--kv-context=77; there are 400, 800"):
-        read(tmp_path, demanded={"--kv-context": 77})
+    with pytest.raises(StoreProblem, match="--kv-context=77; there are --kv-context=400, "):
+        read(tmp_path, demanded={"--kv-context": "77"})
 
 
 def test_more_seeds_and_policies_are_no_other_settings(keep: Keep, tmp_path: Path) -> None:
@@ -222,10 +222,11 @@ def test_what_selects_nothing_is_told_with_what_is_there(tmp_path: Path) -> None
 
 
 def test_there_is_nothing(tmp_path: Path, keep: Keep) -> None:
-    for directory in (tmp_path / "missing", tmp_path):
-        with pytest.raises(StoreProblem, match="there are no records in this folder"):
+    places = ((tmp_path / "missing", "no such folder"), (tmp_path, "no records in this folder"))
+    for directory, told in places:
+        with pytest.raises(StoreProblem, match=told):
             read(directory)
-        with pytest.raises(StoreProblem, match="there are no records in this folder"):
+        with pytest.raises(StoreProblem, match=told):
             newest_records(directory)
     keep()
     with pytest.raises(StoreProblem, match="there are no records"):

@@ -88,15 +88,20 @@ def test_what_is_given_is_told_from_the_default_of_the_same_value() -> None:
 
 def test_what_a_replay_must_be_of_is_what_was_given() -> None:
     assert settings().demanded == {}
-    given = settings(
-        kv_context="1024", kv_question="seen", kv_items="3", kv_model="m", kv_seeds="1"
-    )
+    given = settings(kv_context="1024", kv_question="seen", kv_items="3", kv_evict="prefill")
     assert given.demanded == {
-        "--kv-model": "m",
-        "--kv-items": 3,
-        "--kv-context": 1024,
+        "--kv-items": "3",
+        "--kv-context": "1024",
         "--kv-question": "seen",
+        "--kv-evict": "prefill",
     }
+    machine = settings(kv_dtype="auto", kv_device="cuda:1", kv_generate="all")
+    assert machine.demanded == {"--kv-device": "cuda", "--kv-generate": "all"}
+
+
+def test_a_replay_has_the_items_of_its_store() -> None:
+    with pytest.raises(UsageProblem, match=r"--kv-data qa=f.jsonl: a replay has the items of its"):
+        settings(kv_replay="old", kv_data=["qa=f.jsonl"])
 
 
 def test_retentions_are_exact_sorted_and_unique() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.metric import Scale, sign, value
 from kvharness.contract import FIXED_ANCHORS
-from kvharness.suite import is_default
+from kvharness.suite import is_due
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,8 +30,8 @@ class Evidence:
         contract: context, sinks, recents, question and evict.
         records: by suite and column; at most one for each item of a seed.
         plan: the cells of a run or replay. Without one (a store on its own), every policy that
-            some run was given should have every cell that a claim asks for; of suites that are
-            collected only when asked for, where it has any.
+            some run was given should have every cell that a claim asks for, of the suites that
+            are due.
         runs: for each policy the largest number of seeds and items that a run was given.
         data: for suites whose items were replaced, by what.
         identities: for each policy, the code and parameters that were run.
@@ -101,7 +101,7 @@ class Evidence:
     def _planned(self, suite: str, column: Column) -> tuple[Collection[int], int]:
         if self.plan is not None:
             return self.plan.of(suite, column), self.plan.items
-        if not is_default(suite) and suite not in {name for name, _ in self.records}:
+        if not is_due(suite, {name for name, _ in self.records}):
             return (), 0
         seeds, items = self.drawn(column.policy)
         return range(seeds), items

@@ -106,8 +106,10 @@ def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str
         return f"no cells of {' and '.join(unseen)} were selected"
     if unseen:
         return f"there are no records of {' and '.join(unseen)}"
-    if evidence.plan is None:
-        return f"there are no records of {' and '.join(claim.suites)}"
+    there = {suite for suite, _ in evidence.records}
+    lost = [suite for suite in claim.suites if suite not in there]
+    if lost and not isinstance(evidence.plan, Plan):
+        return f"there are no records of {' and '.join(lost)}"
     return "the cells that it compares were not selected"
 
 

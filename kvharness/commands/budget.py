@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     add_store(parser)
-    parser.add_argument("--policy", required=True, metavar="NAME", help="as in a run's --policy")
+    parser.add_argument(
+        "--policy", required=True, metavar="NAME", help="one policy, as in a run's --policy"
+    )
     parser.add_argument(
         "--margin",
         type=float,

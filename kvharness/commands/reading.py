@@ -12,7 +12,7 @@ from kvharness.claims.metric import METRICS
 from kvharness.claims.table import expected_one
 from kvharness.contract import EvictMode
 from kvharness.errors import UsageProblem
-from kvharness.newest import comparable
+from kvharness.newest import EVICT, NOTHING, comparable
 
 if TYPE_CHECKING:
     import argparse
@@ -30,8 +30,8 @@ def read_evidence(store: Path, *, evict: str | None = None) -> tuple[Evidence, l
     Raises:
         StoreProblem: there are none, or the store cannot be read.
     """
-    mode = None if evict is None else EvictMode(evict)
-    stored, _, left_out = comparable(store, evict=mode, say=warn)
+    demanded = NOTHING if evict is None else {EVICT: evict}
+    stored, _, left_out = comparable(store, demanded=demanded, say=warn)
     if left_out:
         show([f"{left_out} records of other settings are left out"])
     headers = {each.header.run: each.header for each in stored}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.errors import UsageProblem
 from kvharness.inference.region import Kind
 from kvharness.report.forest import forest
 from kvharness.report.significance import matrices
@@ -33,18 +32,12 @@ def figures(evidence: Evidence, judgements: Sequence[Judgement], directory: Path
     """
     survey = Survey.of(evidence)
     missing = left_out(survey)
-    try:
-        return [
-            path
-            for name, draw in _FIGURES.items()
-            if name not in missing
-            for path in save(draw(survey, judgements), directory, name)
-        ]
-    except OSError as error:
-        raise UsageProblem(
-            f"cannot write figures to {str(directory)!r}: {error.strerror or error}; "
-            f"give another folder with --figures DIR"
-        ) from error
+    return [
+        path
+        for name, draw in _FIGURES.items()
+        if name not in missing
+        for path in save(draw(survey, judgements), directory, name)
+    ]
 
 
 def left_out(survey: Survey) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kvharness.errors import UsageProblem
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -28,16 +30,26 @@ _DOTS = 200
 
 
 def save(figure: Figure, directory: Path, name: str) -> list[Path]:
-    """Write a figure as PNG and PDF; the same content gives the same bytes."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write a figure as PNG and PDF; the same content gives the same bytes.
+
+    Raises:
+        UsageProblem: the directory cannot be written.
+    """
     # Laid out once, so that both files are the same and the second one is fast.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    paths = []
-    for kind in _FORMATS:
-        path = directory / f"{name}.{kind}"
-        # Without dates and versions the same records give the same files.
-        unstamped = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        figure.savefig(path, dpi=_DOTS, metadata=unstamped)
-        paths.append(path)
-    return paths
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return [_saved(figure, directory / f"{name}.{kind}") for kind in _FORMATS]
+    except OSError as error:
+        raise UsageProblem(
+            f"cannot write figures to {str(directory)!r}: {error.strerror or error}; "
+            f"give another folder with --figures DIR"
+        ) from error
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    # Without dates and versions the same records give the same files.
+    unstamped = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    figure.savefig(path, dpi=_DOTS, metadata=unstamped)
+    return path

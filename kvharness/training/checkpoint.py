@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kvharness.model import ModelSource
 
 Network = TypeVar("Network", bound="Module")
+#: What networks raise that are given sizes of another kind, or weights of other sizes.
+_UNFIT = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 #: Characters of torch's words that a message repeats.
 _REASON = 300
 
@@ -48,7 +50,9 @@ class Checkpoint:
         try:
             return {name: tensor.float() for name, tensor in load_file(self.file).items()}
         except (OSError, SafetensorError) as error:
-            raise TrainingProblem(f"{self.file}: cannot be read ({error})") from None
+            raise TrainingProblem(
+                f"{self.file}: cannot be read ({error}); remove it and train it again"
+            ) from None
 
     def network(self, build: Callable[[dict[str, Any]], Network]) -> Network:
         """The network that ``build`` makes of the manifest's parameters, with the weights.
@@ -60,7 +64,7 @@ class Checkpoint:
         try:
             made = build(self.manifest.parameters)
             made.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except _UNFIT as error:
             reason = " ".join(str(error).split())[:_REASON]
             raise TrainingProblem(
                 f"{self.file}: does not fit what its manifest describes ({type(error).__name__}: "
@@ -109,9 +113,7 @@ def find_checkpoint(
     for root in roots:
         file = checkpoint_file(root, source.digest, policy, variant, seed)
         if file.is_file():
-            manifest = Manifest.read(file.with_suffix(".json"))
-            _check_name(file, manifest, (policy, variant, seed, source.digest))
-            return Checkpoint(file=file, manifest=manifest)
+            return read_checkpoint(file)
     for root in roots:
         if not root.is_dir():
             raise TrainingProblem(f"{policy}: there is no folder {str(root)!r} with weights")
@@ -124,15 +126,22 @@ def find_checkpoint(
     )
 
 
-def _check_name(file: Path, manifest: Manifest, asked: tuple[str, str, int, str]) -> None:
-    """Refuse a file that was copied or renamed to what it is not."""
-    found = (manifest.policy, manifest.variant, manifest.seed, manifest.model_digest)
-    if found != asked:
-        policy, variant, seed, model = found
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Weights with their manifest.
+
+    Raises:
+        TrainingProblem: the manifest cannot be read, or is of weights of another name: the file
+            was copied or renamed to what it is not.
+    """
+    found = Manifest.read(file.with_suffix(".json"))
+    root = file.parents[1]
+    due = checkpoint_file(root, found.model_digest, found.policy, found.variant, found.seed)
+    if due != file:
         raise TrainingProblem(
-            f"{file}: its manifest is of {policy} {variant}, seed {seed}, model {model}; put back "
-            f"the files that kvharness train wrote under this name"
+            f"{file}: its manifest is of {due.relative_to(root)}; put back the files that "
+            f"kvharness train wrote under this name, or train them again"
         )
+    return Checkpoint(file=file, manifest=found)
 
 
 def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Checkpoint]:
@@ -147,9 +156,7 @@ def all_checkpoints(root: Path, *, policy: str, source: ModelSource) -> list[Che
             f"{str(root)!r} holds no {policy} weights for the model {source.name} "
             f"({source.digest}); train them with kvharness train {policy} --out {root}"
         )
-    return [
-        Checkpoint(file=file, manifest=Manifest.read(file.with_suffix(".json"))) for file in files
-    ]
+    return [read_checkpoint(file) for file in files]
 
 
 def _seeds(roots: Sequence[Path], source: ModelSource, start: str) -> str:

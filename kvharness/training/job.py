@@ -14,7 +14,7 @@ from tqdm import tqdm
 from kvharness.errors import UsageProblem
 from kvharness.source import source_digest
 from kvharness.suite import SUITES
-from kvharness.training.checkpoint import checkpoint_file, write_checkpoint
+from kvharness.training.checkpoint import checkpoint_file, read_checkpoint, write_checkpoint
 from kvharness.training.manifest import Manifest
 from kvharness.training.window import check_disjoint, cut
 
@@ -103,7 +103,7 @@ class Job:
         file = checkpoint_file(self.out, digest, self.policy, variant, seed)
         if not file.is_file():
             return False
-        manifest = Manifest.read(file.with_suffix(".json"))
+        manifest = read_checkpoint(file).manifest
         if manifest.corpus != self.corpus.digest:
             raise UsageProblem(f"{file} was trained on another text; give another --out")
         if other := _other(manifest.parameters, parameters):
@@ -162,7 +162,7 @@ class Job:
 
 def _other(stored: Mapping[str, Any], given: Mapping[str, Any], name: str = "") -> str:
     """The first parameter that was another one; those that were not stored are not compared."""
-    for key in stored.keys() & given.keys():
+    for key in sorted(stored.keys() & given.keys()):
         before, now, told = stored[key], given[key], f"{name}{key}"
         if isinstance(before, dict) and isinstance(now, dict):
             if found := _other(before, now, f"{told}."):

@@ -62,6 +62,22 @@ class Manifest:
             given = {name: value for name, value in content.items() if name in known}
             given["sources"] = tuple(given["sources"])
             given["curves"] = tuple(given["curves"])
-            return cls(**given)
+            made = cls(**given)
+            made.check()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise TrainingProblem(f"{file}: is no manifest of trained weights ({error})") from None
+            raise TrainingProblem(
+                f"{file}: is no manifest of trained weights ({error}); remove it and the weights "
+                f"beside it, and train them again"
+            ) from None
+        return made
+
+    def check(self) -> None:
+        """Refuse what cannot be a manifest's.
+
+        Raises:
+            TypeError: a field that decides what the weights are has another type.
+        """
+        kinds = {"policy": str, "variant": str, "seed": int, "model_digest": str}
+        for name, kind in {**kinds, "corpus": str, "parameters": dict}.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is not of type {kind.__name__}")

@@ -86,9 +86,21 @@ def test_a_suite_that_is_collected_on_demand_is_lost_only_where_it_was_run(suite
     assert made.evidence().cells(suite, SNAPKV) == (0, 5)
 
 
+@pytest.mark.parametrize("replayed", [True, False])
+def test_of_a_suite_that_stands_alone_no_other_is_due(replayed: bool) -> None:  # noqa: FBT001
+    made = Made().run("snapkv", "0.25", suite="language-modelling")
+    plan = ReplayPlan(items=12, suites={"language-modelling"}, drawn={"snapkv": 5})
+    evidence = made.evidence(plan=plan) if replayed else made.evidence()
+    assert evidence.cells("qa", SNAPKV) is None
+    assert evidence.cells("language-modelling", SNAPKV) == (5, 5)
+    bench = ReplayPlan(items=12, suites={"needle"}, drawn={"snapkv": 5})
+    assert not bench.of("language-modelling", SNAPKV)
+    assert bench.of("qa", SNAPKV)
+
+
 def test_what_was_deselected_is_not_missing() -> None:
     chosen = {("qa", SNAPKV): [3]}
-    plan = ReplayPlan(items=12, drawn={"snapkv": 5}, chosen=chosen)
+    plan = ReplayPlan(items=12, suites={"needle", "qa"}, drawn={"snapkv": 5}, chosen=chosen)
     evidence = Made().run("snapkv", "0.25").evidence(plan=plan)
     assert evidence.cells("qa", SNAPKV) == (1, 1)
     assert evidence.cells("needle", SNAPKV) == (0, 5)

@@ -155,7 +155,7 @@ def test_a_bad_claims_file_is_an_error_without_a_traceback(
 
 def test_a_store_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["claims", str(tmp_path / "none")]) == 2
-    assert "there are no records in this folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err
 
 
 # -- lost records ---------------------------------------------------------------------------------

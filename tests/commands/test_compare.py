@@ -128,4 +128,4 @@ def test_an_unknown_metric(compare: Compare) -> None:
 def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = run().write(tmp_path / "A")
     assert main(["compare", str(store), str(tmp_path / "B")]) == 2
-    assert "there are no records in this folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err

@@ -71,6 +71,9 @@ def test_a_replay_has_the_ids_of_the_run(copied: Lab, whole: Finished) -> None:
 def test_suites_without_records_are_not_there(copied: Lab) -> None:
     result = copied.main("suites", "--kv-replay=kept", "-pno:hypothesispytest")
     result.assert_outcomes(passed=16, deselected=result.parseoutcomes()["deselected"])
+    result = copied.main("suites/test_qa.py", "--kv-replay=kept", "-pno:hypothesispytest")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["kvharness: *kept has records of needle, of which no test was *"])
 
 
 def test_what_cannot_be_read_is_told(copied: Lab) -> None:
@@ -80,12 +83,14 @@ def test_what_cannot_be_read_is_told(copied: Lab) -> None:
     result.stdout.fnmatch_lines(["kvharness: *kept: 'junk.jsonl.xz': damaged or not an xz file*"])
 
 
-@pytest.mark.parametrize("store", ["missing", "empty"])
-def test_nothing_to_replay_is_a_usage_error(lab: Lab, store: str) -> None:
+@pytest.mark.parametrize(
+    ("store", "told"), [("missing", "no such folder"), ("empty", "there are no records in this")]
+)
+def test_nothing_to_replay_is_a_usage_error(lab: Lab, store: str, told: str) -> None:
     (lab.folder / "empty").mkdir()
     result = replay(lab, store=store)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: *{store}: there are no records in this folder*"])
+    result.stderr.fnmatch_lines([f"ERROR: *{store}: {told}*"])
 
 
 @pytest.mark.parametrize(

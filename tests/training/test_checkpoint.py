@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,12 @@ import torch
 
 from kvharness.errors import TrainingProblem
 from kvharness.model import ModelSource
-from kvharness.training.checkpoint import Checkpoint, find_checkpoint, write_checkpoint
+from kvharness.training.checkpoint import (
+    Checkpoint,
+    all_checkpoints,
+    find_checkpoint,
+    write_checkpoint,
+)
 from kvharness.training.manifest import Manifest
 
 SOURCE = ModelSource(name="tiny", path=Path("tiny"), digest="0123456789abcdef")
@@ -90,8 +96,20 @@ def test_files_under_a_name_that_is_not_theirs_are_refused(tmp_path: Path) -> No
     made = write_checkpoint(tmp_path, MANIFEST, WEIGHTS)
     for suffix in (".safetensors", ".json"):
         made.file.with_suffix(suffix).rename(made.file.with_name(f"sip-small-s3{suffix}"))
-    with pytest.raises(TrainingProblem, match=r"s3.safetensors: its manifest is of sip small, see"):
+    told = r"s3.safetensors: its manifest is of 0123456789abcdef.sip-small-s0.safetensors; put back"
+    with pytest.raises(TrainingProblem, match=told):
         find(tmp_path, seed=3)
+    with pytest.raises(TrainingProblem, match=told):
+        all_checkpoints(tmp_path, policy="sip", source=SOURCE)
+
+
+def test_a_manifest_has_types(tmp_path: Path) -> None:
+    made = write_checkpoint(tmp_path, MANIFEST, WEIGHTS)
+    content = json.loads(MANIFEST.text())
+    for name, wrong in (("seed", "0"), ("parameters", [1]), ("policy", None)):
+        made.file.with_suffix(".json").write_text(json.dumps({**content, name: wrong}))
+        with pytest.raises(TrainingProblem, match=rf"is no manifest of .*\({name} is not of type"):
+            find(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +118,7 @@ def test_files_under_a_name_that_is_not_theirs_are_refused(tmp_path: Path) -> No
         ({}, {"weight": torch.ones(1, 2)}, "KeyError: 'width'"),
         ({"width": 2}, {"weight": torch.ones(1, 3)}, "RuntimeError: .*size mismatch for weight"),
         ({"width": 2}, {}, "RuntimeError: .*Missing key"),
+        ({"width": "2"}, {"weight": torch.ones(1, 2)}, "TypeError"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import UsageProblem
 
@@ -71,13 +71,27 @@ def train(job: Job) -> None:
         variant = variant_of(size=chosen.size, features=chosen.features, mode=chosen.mode)
     except ValueError as error:
         raise UsageProblem(f"--{error}") from None
-    parameters = {"shape": asdict(_shape(job)), "recipe": asdict(_recipe(job))}
+    parameters = _parameters(job)
     waiting = [seed for seed in job.seeds if not job.has(variant, seed, parameters)]
     for seed in sorted({*job.seeds} - {*waiting}):
         job.say(f"seed {seed}: trained before")
+    if not waiting:
+        return
     collection = _collect(job)
     for seed in waiting:
         _train_seed(job, collection, variant, seed)
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    """What makes another training of the same model, text and seed."""
+    chosen = job.options
+    data = {"context": chosen.context, "windows": _windows(job), "layers": chosen.layers}
+    return {"shape": asdict(_shape(job)), "recipe": asdict(_recipe(job)), "data": data}
+
+
+def _windows(job: Job) -> int:
+    """How many to collect."""
+    return int(job.options.windows or _WINDOWS[job.options.mode])
 
 
 def _recipe(job: Job) -> Recipe:
@@ -95,8 +109,7 @@ def _collect(job: Job) -> Collection:
     from kvharness_policies.sip.collection import Collection, Plan  # noqa: PLC0415 - torch
 
     mode = job.options.mode
-    count = job.options.windows or _WINDOWS[mode]
-    windows = _spread(job.windows(context=job.options.context, ahead=AHEAD), count)
+    windows = _spread(job.windows(context=job.options.context, ahead=AHEAD), _windows(job))
     plan = Plan(
         model=job.runtime.source.digest,
         corpus=job.corpus.digest,
@@ -155,7 +168,7 @@ def _train_seed(job: Job, collection: Collection, variant: str, seed: int) -> No
         seed=seed,
         tokens=len(collection.numbers(held_out=False)) * (collection.plan.context + AHEAD),
         code="kvharness_policies.sip.training",
-        parameters={"shape": asdict(shape), "recipe": asdict(recipe)},
+        parameters=_parameters(job),
         curves=[asdict(point) for point in trained.curves],
         seconds=time.perf_counter() - start,
     )

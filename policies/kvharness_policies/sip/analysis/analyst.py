@@ -61,6 +61,11 @@ def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Pat
 def _measure(options: argparse.Namespace, job: Callable[[], Job]) -> None:
     lacking = [name for name in _MEASURES if not (options.data / f"{name}.json").is_file()]
     if not lacking:
+        unread = [name for name in ("store", "text", "out") if getattr(options, name)]
+        if unread:
+            flags = " and ".join(f"--{name}" for name in unread)
+            said = f"{options.data} lacks no measurement, so {flags} is not read"
+            print(f"kvharness: {said}; another --data DIR is measured anew")  # noqa: T201
         return
     needed = {"--store": options.store} if "ladder" in lacking else {}
     if lacking != ["ladder"]:
