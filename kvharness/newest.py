@@ -12,7 +12,7 @@ from kvharness.errors import StoreProblem
 from kvharness.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from kvharness.provenance import Header
@@ -94,9 +94,10 @@ def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path
         if all(_is_of(each.header.settings, flag, value) for flag, value in demanded.items())
     ]
     if not found:
-        there = dict.fromkeys(_shown(each.header.settings, demanded) for each in stored)
+        there = dict.fromkeys(_differing(each.header.settings, demanded) for each in stored)
         wanted = " ".join(f"{flag}={value}" for flag, value in demanded.items())
-        raise StoreProblem(f"{directory}: no record is of {wanted}; there are {', '.join(there)}")
+        instead = ", or ".join(there)
+        raise StoreProblem(f"{directory}: no record is of {wanted}; there are some of {instead}")
     return found
 
 
@@ -106,7 +107,8 @@ def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
     return _setting(settings, flag) in {value, also}
 
 
-def _shown(settings: Mapping[str, Any], flags: Iterable[str]) -> str:
+def _differing(settings: Mapping[str, Any], demanded: Mapping[str, str]) -> str:
+    flags = [flag for flag, value in demanded.items() if not _is_of(settings, flag, value)]
     return " ".join(f"{flag}={_setting(settings, flag) or None}" for flag in flags)
 
 

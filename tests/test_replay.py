@@ -133,7 +133,7 @@ def test_a_replay_is_of_the_settings_that_were_given(keep: Keep, tmp_path: Path)
     replay = read(tmp_path, demanded={"--kv-context": "400"})
     assert keys(replay) == ["old"]
     assert replay.contract.context == 400
-    with pytest.raises(StoreProblem, match="--kv-context=77; there are --kv-context=400, "):
+    with pytest.raises(StoreProblem, match="--kv-context=77; there are some of --kv-context=400, "):
         read(tmp_path, demanded={"--kv-context": "77"})
 
 

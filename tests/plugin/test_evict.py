@@ -101,16 +101,20 @@ def test_modes_have_records_of_their_own(decoded: Finished) -> None:
     assert len(by_mode[True]) == len(by_mode[False]) == 2
     keys = {mode: {record.key for record in found} for mode, found in by_mode.items()}
     assert not keys[True] & keys[False]
+    generated = {"decode": "first", "prefill": "none"}
     for mode, other in (("decode", "prefill"), ("prefill", "decode")):
-        shown = decoded.lab.run("--kv-replay=store", "--policy=h2o", f"--kv-evict={mode}")
-        assert shown.ret == 0
+        asked = (f"--kv-evict={mode}", f"--kv-generate={generated[mode]}")
+        shown = decoded.lab.run("--kv-replay=store", "--policy=h2o", *asked)
         text = "\n".join(shown.outlines)
+        assert shown.ret == 0, text
         assert f"evict {mode}" in text
         assert f"evict {other}" not in text
     lacking = decoded.lab.run("--kv-replay=store", "--kv-evict=blocks")
     assert lacking.ret == 4
     told = "\n".join([*lacking.outlines, *lacking.errlines])
-    assert "no record is of --kv-evict=blocks; there are decode, prefill" in told
+    assert (
+        "; there are some of --kv-evict=prefill, or --kv-generate=first --kv-evict=decode" in told
+    )
 
 
 def test_claims_are_about_one_mode(decoded: Finished) -> None:
@@ -129,7 +133,7 @@ def test_claims_are_about_one_mode(decoded: Finished) -> None:
     assert "h2o-on-the-way" in text
     assert "h2o-as-ever" not in text
     assert run.ret == 0, text
-    replay = lab.run("--kv-replay=store", "--policy=h2o", *given)
+    replay = lab.run("--kv-replay=store", "--policy=h2o", "--kv-generate=first", *given)
     text = "\n".join(replay.outlines)
     assert "about policies that evict by --kv-evict=prefill, not decode" in text
     assert replay.ret == 0, text
