@@ -7,7 +7,6 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 examples:
   kvharness policies                    what can be given to --policy
-  kvharness show .kvharness             the tables of a store, without a model
+  kvharness show                        the tables of the store .kvharness, without a model
   kvharness claims .kvharness           the verdicts on its claims
   kvharness budget --policy snapkv      how far snapkv may compress
   kvharness new-policy mine             a package for a policy of your own
@@ -77,9 +76,6 @@ def _parser() -> argparse.ArgumentParser:
         ("models", _models, "list embedded models and how to install them"),
     ):
         commands.add_parser(name, help=text, description=text).set_defaults(run=function)
-    show = commands.add_parser("show", help="print the tables of a store; needs no model")
-    show.add_argument("store", type=Path, metavar="RUN", help="folder given to --kv-store")
-    show.set_defaults(run=_show)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text}; needs no model")
         _add(command, f"kvharness.commands.{name.replace('-', '_')}")
@@ -92,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 #: Each is a module of `kvharness.commands`.
 _COMMANDS = {
+    "show": "print the tables of a store",
     "claims": "judge the claims on a store",
     "compare": "show what changed between two stores",
     "budget": "find the smallest retention that is certified not worse than the full cache",
@@ -178,17 +175,6 @@ def _models(_: argparse.Namespace) -> None:
     ]
     _print(tabulate(rows, headers=["model", "status", "install", "note"]))
     _print("\n--kv-model also takes a local path (as save_pretrained writes it) or a Hub id.")
-
-
-def _show(given: argparse.Namespace) -> None:
-    from kvharness.newest import newest_records  # noqa: PLC0415
-    from kvharness.summary import summarize  # noqa: PLC0415 - scipy
-
-    records, headers, left_out = newest_records(given.store, say=warn)
-    for line in summarize(records, headers):
-        _print(line)
-    if left_out:
-        _print(f"{left_out} records of other settings are left out")
 
 
 def _print(text: str) -> None:

