@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from difflib import get_close_matches
+from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ def build(offered: Any, parts: Sequence[Policy], parameters: Mapping[str, Any]) 
         return offered
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
-    expect_numbers(offered, parameters)
+    expect_parameters(offered, parameters)
     _expect_room(offered, parts)
     return offered(*parts, **parameters)
 
@@ -49,10 +51,18 @@ def _expect_room(offered: Any, parts: Sequence[Policy]) -> None:
             raise TypeError(f"{place.name}={type(part).__name__}: expected no policy there")
 
 
-def expect_numbers(offered: Any, parameters: Mapping[str, object]) -> None:
-    """Refuse what is not the number it should be: a dataclass takes it, and fails later."""
+def expect_parameters(offered: Any, parameters: Mapping[str, object]) -> None:
+    """Refuse those that are not there, and what is no number where one should be.
+
+    A dataclass takes anything for a number, and fails later.
+    """
     known = inspect.signature(offered).parameters if parameters else {}
+    anything = any(each.kind is each.VAR_KEYWORD for each in known.values())
     for name, value in parameters.items():
+        if name not in known and not anything:
+            near = get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise TypeError(f"no parameter is called {name!r}{hint}")
         default = known[name].default if name in known else None
         if due := _due(default, value):
             raise TypeError(f"{name}={value!r}: expected {due}")
@@ -75,8 +85,15 @@ def takes(offered: Any) -> str:
         known = inspect.signature(offered).parameters.values()
     except (TypeError, ValueError):
         return "it says of no parameters that it takes them"
-    shown = [str(each.replace(annotation=inspect.Parameter.empty)) for each in known]
+    shown = [str(_bare(each)) for each in known]
     return f"its parameters are {', '.join(shown)}" if shown else "it takes no parameters"
+
+
+def _bare(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Without its type, and with an enum's value for its member, as users write it."""
+    default = parameter.default
+    shown = default.value if isinstance(default, Enum) else default
+    return parameter.replace(annotation=parameter.empty, default=shown)
 
 
 def _is_score(function: Any) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 def norm(view: View) -> Tensor:
     made: Tensor = view.keys.norm(dim=-1)
     return made
+
+
+class Order(StrEnum):
+    FIRST = "first"
+
+
+def anything(**given: Any) -> Policy:
+    return Plain(**given)
+
+
+def ordered(*, order: str = Order.FIRST) -> Policy:
+    return Plain(window=len(order))
 
 
 def maker(*, power: int = 2) -> Policy:
@@ -52,6 +65,7 @@ class Around(Policy):
         (Plain(window=3), (), {}, Plain(window=3)),
         (norm, (), {}, FunctionPolicy(function=norm)),
         (maker, (), {"power": 0}, Plain()),
+        (anything, (), {"window": 3}, Plain(window=3)),
         (Around, (Plain(),), {"power": 2}, Around(Plain(), power=2)),
         (Around, (Plain(1), Plain(2)), {}, Around(Plain(1), Plain(2))),
     ],
@@ -71,7 +85,8 @@ def test_what_makes_a_policy(
         (Plain, (), {"share": "much"}, r"share='much': expected a number such as 0.5"),
         (Plain, (), {"causal": 1}, r"causal=1: expected True or False"),
         (Plain, (Around(Plain()),), {}, "window=Around: expected no policy there"),
-        (Plain, (), {"windw": 3}, "unexpected keyword argument 'windw'"),
+        (Plain, (), {"windw": 3}, r"no parameter is called 'windw' \(did you mean window\?\)$"),
+        (Plain, (), {"q": 3}, "no parameter is called 'q'$"),
     ],
 )
 def test_what_does_not(
@@ -83,6 +98,7 @@ def test_what_does_not(
 
 def test_parameters_are_told_with_their_defaults() -> None:
     assert takes(Plain) == "its parameters are window=32, share=0.5, causal=True"
+    assert takes(ordered) == "its parameters are order='first'"
     assert takes(lambda: None) == "it takes no parameters"
     assert takes(min) == "it says of no parameters that it takes them"
 

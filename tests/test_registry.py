@@ -329,7 +329,7 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
     [
         (
             "plain(windw=3)",
-            r"TypeError: .*'windw'; its parameters are window=32, pooling='max'$",
+            r"'windw' \(did you mean window\?\); its parameters are window=32, pooling='max'$",
         ),
         ("plain(window=abc)", "TypeError: window='abc': expected a whole number such as 32; its"),
         ("plain(window=2.5)", "TypeError: window=2.5: expected a whole number such as 32; its"),

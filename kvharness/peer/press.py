@@ -10,7 +10,7 @@ import warnings
 from typing import Any
 
 from kvharness.attention import register_kernel
-from kvharness.building import expect_numbers, takes
+from kvharness.building import expect_parameters, takes
 from kvharness.errors import ParameterProblem, PolicyProblem
 from kvharness.peer import PREFIX, peer_version
 from kvharness.peer.policy import PressPolicy
@@ -117,7 +117,7 @@ class _Builder:
             key, text = texts[0]
             raise self._problem(f"{key}={text} is a text; write {key}={text}()")
         try:
-            expect_numbers(kind, named)
+            expect_parameters(kind, named)
             return kind(*parts, **named)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -80,8 +80,11 @@ def test_every_other_press_of_the_version_runs(tiny: Stage) -> None:
     [
         ("kvpress:SnapKvPress", r"no press 'SnapKvPress'\. Did you mean SnapKVPress\? Those that"),
         ("kvpress:ScorerPress", "no press 'ScorerPress'"),
-        ("kvpress:SnapKVPress(windw=3)", "'windw'; its parameters are .*window_size=64"),
-        ("kvpress:SnapKVPress(window_size=x)", "expected a number such as 64"),
+        (
+            "kvpress:SnapKVPress(windw=3)",
+            r"'windw' \(did you mean window_size\?\); its parameters are .*window_size=64",
+        ),
+        ("kvpress:SnapKVPress(window_size=x)", "expected a whole number such as 64"),
         ("kvpress:SnapKVPress(compression_ratio=0.5)", "give --retention"),
         ("kvpress:AdaKVPress", "missing .* 'press'"),
         ("kvpress:AdaKVPress(press=KnormPress)", r"write press=KnormPress\(\)"),

@@ -69,7 +69,7 @@ def test_two_policies_with_the_same_test_ids(place: Lab) -> None:
 @pytest.mark.parametrize(
     ("parameter", "reason"),
     [
-        ("windw=8", "unexpected keyword argument 'windw'"),
+        ("windw=8", "no parameter is called 'windw' (did you mean window?)"),
         ("window=abc", "window='abc': expected a whole number such as 32"),
         ("window=0", "window=0: expected 1 or more queries"),
     ],
