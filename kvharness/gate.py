@@ -12,6 +12,7 @@ from kvharness.claims.discovery import all_claims
 from kvharness.claims.judgement import Outcome
 from kvharness.claims.planning import Needs, halved, needs, selected
 from kvharness.inference.region import Verdict
+from kvharness.peer import press_names
 from kvharness.settings import ClaimsMode
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Gate:
             there = [claim for claim in there if claim.evict == settings.contract.evict.value]
         one_by_one = None if settings.everything else settings.named or None
         found = selected(there, one_by_one, on_request=settings.everything or installed is None)
-        known = None if installed is None else frozenset(installed)
+        presses = press_names(spec for claim in there for spec in claim.policies)
+        known = None if installed is None else frozenset(installed) | presses
         return cls(
             mode=settings.claims,
             claims=tuple(found),

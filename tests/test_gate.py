@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvharness import peer
 from kvharness.claims.claim import Column
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.plan import Plan
@@ -105,6 +106,20 @@ def test_only_claims_of_installed_policies_are_missed_from_a_family(
     assert Gate.of(settings(raw), (*KNOWN, "h2o")).halved - {"chance"} == expected
     replayed = Gate.of(settings({**raw, "kv_replay": str(tmp_path)}), None)
     assert "mine" in replayed.halved, "nothing is run, so a store may well have its records"
+
+
+@pytest.mark.parametrize("version", ["0.5.5", None])
+def test_a_claim_about_presses_needs_kvpress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    monkeypatch.setattr(peer, "peer_version", lambda: version)
+    press = "kvpress:AdaKVPress(press=KnormPress())"
+    file = tmp_path / "claims.toml"
+    file.write_text(FAMILY.format("snapkv").replace('policy = "snapkv"', f'policy = "{press}"'))
+    found = Gate.of(settings({"policy": [press], "kv_claims_file": [str(file)]}), KNOWN)
+    assert [str(spec) for spec in found.needs.policies] == ([press, "random"] if version else [])
+    (told,) = found.judge(pair(spread(mean=0.4)).evidence())
+    assert ("not installed" in told.reason) is (version is None), told.reason
 
 
 def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:

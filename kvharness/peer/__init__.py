@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from kvharness.errors import UsageProblem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kvharness.spec import PolicySpec
 
 PREFIX = "kvpress:"
@@ -28,6 +30,13 @@ def peer_version() -> str | None:
         return importlib.metadata.version("kvpress")
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def press_names(specs: Iterable[PolicySpec]) -> frozenset[str]:
+    """Of the presses among these, and of what they wrap: none without kvpress."""
+    if peer_version() is None:
+        return frozenset()
+    return frozenset(name for spec in specs if is_press(spec) for name in spec.names)
 
 
 def require_press(spec: PolicySpec) -> None:
