@@ -2,18 +2,25 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
 
 from kvharness.contract import Protection
 from kvharness.select import keep_mask
+from kvharness.spec import PolicySpec
+from kvharness.store import Store
 from kvharness.trace import LayerTrace, Trace
 
 if TYPE_CHECKING:
     import pytest
 
+RECORDED = Path(__file__).parents[1] / "suites/recorded"
+RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
+SUITES = ("needle", "qa", "summarization")
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -42,3 +49,45 @@ def test_the_two_commands_come_first() -> None:
         "$ pip install nox && nox -s bench",
         "$ nox -s tests",
     ]
+
+
+Numbers = dict[tuple[str, str, str | None], list[tuple[float, float]]]
+
+
+def numbers(folder: Path) -> Numbers:
+    """Negative log-likelihoods and scores of a suite's items under a policy at a retention."""
+    found: Numbers = defaultdict(list)
+    for stored in Store.read(folder).by_key.values():
+        record = stored.record
+        place = record.suite, record.policy, record.retention
+        found[place].append((record.metrics["nll"], record.score))
+    return found
+
+
+def row(found: Numbers, policy: str) -> list[str]:
+    """The recovered share of the gap at each retention, then each suite's score at a quarter."""
+
+    def mean(suite: str, policy: str, retention: str | None, column: int = 0) -> float:
+        assert len(found[suite, policy, retention]) == 60
+        return fmean(each[column] for each in found[suite, policy, retention])
+
+    def recovered(suite: str, retention: str) -> float:
+        floor, full = mean(suite, "floor", None), mean(suite, "full", None)
+        return (floor - mean(suite, policy, retention)) / (floor - full)
+
+    shares = [fmean(recovered(suite, each) for suite in SUITES) for each in RETENTIONS]
+    scores = [mean(suite, policy, "0.25", 1) for suite in SUITES]
+    return [f"{number:.2f}" for number in (*shares, *scores)]
+
+
+def test_the_table_of_all_policies_is_what_was_recorded() -> None:
+    table = README.partition("## Every policy at one budget")[2].partition("\n## ")[0]
+    cells = [[each.strip(" `") for each in line.split("|")[1:-1]] for line in table.splitlines()]
+    shown = {each[0]: each[1:] for each in cells if len(each) == 8 and each[-1][:1].isdigit()}
+    recorded = [numbers(RECORDED / name) for name in ("smollm2-135m", "smollm2-135m-on-request")]
+    for policy, told in shown.items():
+        (spec,) = PolicySpec.parse_list(policy)
+        found = next(each for each in recorded if ("qa", spec.slug, "0.75") in each)
+        assert told == row(found, spec.slug), policy
+    whole = {place[1] for found in recorded for place in found if place[2] == "0.75"}
+    assert len(shown) == len(whole) > 25

@@ -150,12 +150,12 @@ def pair_plot(forests: Sequence[Forest], policy: str, *, margin: float | None) -
         if margin is not None:
             axes.axhline(margin, color=GREY[0], linewidth=0.8, linestyle="--")
             axes.annotate(
-                f"margin {margin:g}",
+                f"margin\n{margin:g}",
                 (1, margin),
-                xytext=(-2, 2),
+                xytext=(3, 0),
                 xycoords=("axes fraction", "data"),
                 textcoords="offset points",
-                ha="right",
+                va="center",
                 color=GREY[0],
             )
         for number, forest in enumerate(forests):
