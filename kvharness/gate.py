@@ -12,7 +12,7 @@ from kvharness.claims.discovery import all_claims
 from kvharness.claims.judgement import Outcome
 from kvharness.claims.planning import Needs, halved, needs, selected
 from kvharness.inference.region import Verdict
-from kvharness.peer import press_names
+from kvharness.peer import provided
 from kvharness.settings import ClaimsMode
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Gate:
         mode: what a surprise does.
         claims: those that are judged at its end.
         needs: policies and retentions to run for them.
-        installed: names of installed policies; None where nothing is run, so that none is needed.
+        installed: what claims find installed, by name; None where nothing is run, so that none
+            is needed.
         halved: families of which the run's policies select some claims and not others.
     """
 
@@ -64,8 +65,7 @@ class Gate:
             there = [claim for claim in there if claim.evict == settings.contract.evict.value]
         one_by_one = None if settings.everything else settings.named or None
         found = selected(there, one_by_one, on_request=settings.everything or installed is None)
-        presses = press_names(spec for claim in there for spec in claim.policies)
-        known = None if installed is None else frozenset(installed) | presses
+        known = None if installed is None else frozenset(installed) | provided()
         return cls(
             mode=settings.claims,
             claims=tuple(found),

@@ -119,7 +119,7 @@ def test_a_claim_about_presses_needs_kvpress(
     found = Gate.of(settings({"policy": [press], "kv_claims_file": [str(file)]}), KNOWN)
     assert [str(spec) for spec in found.needs.policies] == ([press, "random"] if version else [])
     (told,) = found.judge(pair(spread(mean=0.4)).evidence())
-    assert ("not installed" in told.reason) is (version is None), told.reason
+    assert ("kvpress is not installed" in told.reason) is (version is None), told.reason
 
 
 def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kvharness.contract import EvictMode, QuestionMode, parse_retention, retenti
 from kvharness.errors import ClaimProblem, UsageProblem
 from kvharness.inference.method import Method
 from kvharness.inference.region import Kind, Verdict
+from kvharness.peer import misplaced
 from kvharness.spec import PolicySpec
 from kvharness.suite import SUITES
 
@@ -137,6 +138,8 @@ def _policy(table: Table, key: str) -> str:
         specs = []
     if len(specs) != 1:
         raise table.problem(key, f"{shown(value)}: expected one policy such as 'snapkv(window=16)'")
+    if problem := misplaced(specs[0]):
+        raise table.problem(key, f"{shown(value)}: {problem}")
     return value
 
 

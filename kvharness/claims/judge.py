@@ -11,6 +11,7 @@ from kvharness.claims.part import ALPHA, judge_part, missing, needed_cells
 from kvharness.claims.plan import Plan
 from kvharness.inference.multiple import holm
 from kvharness.inference.region import Verdict
+from kvharness.peer import requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,8 +98,9 @@ def _planned(claim: Claim, comparison: Comparison, evidence: Evidence) -> bool:
 
 
 def _absent(claim: Claim, evidence: Evidence, installed: set[str] | None) -> str:
-    names = dict.fromkeys(name for spec in claim.policies for name in spec.names)
-    gone = [name for name in names if installed is not None and name not in installed]
+    names = dict.fromkeys(name for spec in claim.policies for name in requirements(spec))
+    missed = [name for name in names if installed is not None and name not in installed]
+    gone = [name.removesuffix(":") for name in missed]
     if gone:
         return f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not installed"
     unseen = [str(spec) for spec in claim.policies if spec.slug not in evidence.policies]

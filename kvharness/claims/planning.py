@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kvharness.claims.claim import Column
 from kvharness.claims.plan import Plan
 from kvharness.contract import budget_of, retention_from_text
+from kvharness.peer import requirements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +70,7 @@ def halved(
 
 
 def _can_run(claim: Claim, installed: AbstractSet[str]) -> bool:
-    return {name for spec in claim.policies for name in spec.names} <= installed
+    return {name for spec in claim.policies for name in requirements(spec)} <= installed
 
 
 def needs(

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from kvharness.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kvharness.spec import PolicySpec
 
 PREFIX = "kvpress:"
@@ -32,11 +30,14 @@ def peer_version() -> str | None:
         return None
 
 
-def press_names(specs: Iterable[PolicySpec]) -> frozenset[str]:
-    """Of the presses among these, and of what they wrap: none without kvpress."""
-    if peer_version() is None:
-        return frozenset()
-    return frozenset(name for spec in specs if is_press(spec) for name in spec.names)
+def provided() -> frozenset[str]:
+    """Of `requirements`, what kvpress meets where it is installed."""
+    return frozenset() if peer_version() is None else frozenset({PREFIX})
+
+
+def requirements(spec: PolicySpec) -> tuple[str, ...]:
+    """What must be installed for a specification: its policies, or `PREFIX` for kvpress."""
+    return (PREFIX,) if is_press(spec) else spec.names
 
 
 def require_press(spec: PolicySpec) -> None:
@@ -55,9 +56,15 @@ def refuse_inside(spec: PolicySpec) -> None:
     Raises:
         UsageProblem: there is one.
     """
-    for part in spec.parts[1:]:
-        if is_press(part):
-            raise UsageProblem(
-                f"--policy {spec}: a press can only be wrapped by a press, such as "
-                f"'kvpress:AdaKVPress(press={part.name.removeprefix(PREFIX)}())'"
-            )
+    if problem := misplaced(spec):
+        raise UsageProblem(f"--policy {spec}: {problem}")
+
+
+def misplaced(spec: PolicySpec) -> str:
+    """Why a press inside this policy cannot be there; empty without one."""
+    inside = [part.name.removeprefix(PREFIX) for part in spec.parts[1:] if is_press(part)]
+    if is_press(spec) or not inside:
+        return ""
+    return (
+        f"a press can only be wrapped by a press, such as 'kvpress:AdaKVPress(press={inside[0]}())'"
+    )

@@ -87,6 +87,15 @@ def test_a_claim_with_every_key(claims_file: Path) -> None:
     assert found.on_request
 
 
+def test_a_press_stands_only_in_a_press(claims_file: Path) -> None:
+    around = "kvpress:AdaKVPress(press=KnormPress())"
+    (found,) = read_claims(write(claims_file, {**GOOD, "policy": around}))
+    assert found.policy == around
+    told = problem(claims_file, baseline="ada(kvpress:KnormPress())")
+    assert "baseline" in told
+    assert "'kvpress:AdaKVPress(press=KnormPress())'" in told, "what to write instead"
+
+
 def test_claims_stay_in_the_order_of_the_file(claims_file: Path) -> None:
     names = ["b", "a", "c"]
     found = read_claims(write(claims_file, *({**GOOD, "id": name} for name in names)))
