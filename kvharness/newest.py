@@ -98,21 +98,29 @@ def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path
     ]
     if not found:
         there = dict.fromkeys(_differing(each.header.settings, demanded) for each in stored)
-        wanted = " ".join(f"{flag}={value}" for flag, value in demanded.items())
         instead = ", or ".join(there)
-        raise StoreProblem(f"{directory}: no record is of {wanted}; there are some of {instead}")
+        raise StoreProblem(f"{directory}: no record is {_said(demanded)}; there are some {instead}")
     return found
 
 
 def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
+    found = _setting(settings, flag)
     # Records name a model that is a folder by the folder's name.
-    also = Path(value).name if flag == "--kv-model" else value
-    return _setting(settings, flag) in {value, also}
+    folder = flag == "--kv-model" and found == Path(value).name and Path(value).is_dir()
+    return found == value or folder
 
 
 def _differing(settings: Mapping[str, Any], demanded: Mapping[str, str]) -> str:
     flags = [flag for flag, value in demanded.items() if not _is_of(settings, flag, value)]
-    return " ".join(f"{flag}={_setting(settings, flag) or None}" for flag in flags)
+    return _said({flag: _setting(settings, flag) for flag in flags})
+
+
+def _said(settings: Mapping[str, str]) -> str:
+    """Settings in words: ``of --kv-context=512 without --kv-haystack``."""
+    given = " ".join(f"{flag}={value}" for flag, value in settings.items() if value)
+    lacking = " and ".join(flag for flag, value in settings.items() if not value)
+    said = (("of", given), ("without", lacking))
+    return " ".join(f"{word} {flags}" for word, flags in said if flags)
 
 
 def _setting(settings: Mapping[str, Any], flag: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +11,6 @@ from kvharness.newest import EVICT, NOTHING, comparable, newest_records
 from tests.runs import SETTINGS, a_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.runs import Keep
 
 
@@ -71,17 +70,34 @@ def test_a_run_that_evicts_otherwise_hides_no_recording(
     ],
 )
 def test_settings_that_are_demanded_choose_the_records(
-    tmp_path: Path, keep: Keep, flag: str, old: str, change: dict[str, Any]
+    tmp_path: Path,
+    keep: Keep,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: str,
+    old: str,
+    change: dict[str, Any],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models/tiny").mkdir(parents=True)
     keep(a_record("old"))
     keep(a_record("new"), second=9, **change)
     (newest,), *_ = comparable(tmp_path)
     assert newest.record.key == "new"
     (found,), *_ = comparable(tmp_path, demanded={flag: old})
     assert found.record.key == "old"
-    told = f"no record is of {flag}=77; there are some of {flag}=.*, or {flag}="
+    lacking = flag == "--kv-haystack"
+    one = f"without {flag}" if lacking else f"of {flag}=.*"
+    told = f"no record is of {flag}=77; there are some {one}, or of {flag}="
     with pytest.raises(StoreProblem, match=told):
         comparable(tmp_path, demanded={flag: "77"})
+
+
+def test_a_model_of_another_organisation_is_another_model(tmp_path: Path, keep: Keep) -> None:
+    keep(a_record("one"))
+    with pytest.raises(
+        StoreProblem, match="of --kv-model=org/tiny; there are some of --kv-model=tiny"
+    ):
+        comparable(tmp_path, demanded={"--kv-model": "org/tiny"})
 
 
 def test_several_settings_are_demanded_together(tmp_path: Path, keep: Keep) -> None:
@@ -94,7 +110,7 @@ def test_several_settings_are_demanded_together(tmp_path: Path, keep: Keep) -> N
         comparable(tmp_path, demanded={"--kv-context": "800", EVICT: "prefill"})
     assert str(told.value).endswith(
         "no record is of --kv-context=800 --kv-evict=prefill; there are some of "
-        "--kv-context=400, or --kv-evict=decode"
+        "--kv-context=400, or of --kv-evict=decode"
     )
     with pytest.raises(StoreProblem, match="no record is of --kv-evict=blocks"):
         comparable(tmp_path, demanded={EVICT: "blocks"})

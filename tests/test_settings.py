@@ -104,6 +104,12 @@ def test_a_replay_has_the_items_of_its_store() -> None:
         settings(kv_replay="old", kv_data=["qa=f.jsonl"])
 
 
+def test_a_replay_holds_no_budget_of_its_own() -> None:
+    assert settings(kv_replay="old", kv_context="9").demanded == {"--kv-context": "9"}
+    with pytest.raises(UsageProblem, match="--kv-context 9 keeps 1 entries a head"):
+        settings(kv_context="9")
+
+
 def test_retentions_are_exact_sorted_and_unique() -> None:
     made = settings(retention=["0.5, 0.10", "1/10,1", ".25"])
     assert made.retentions == (Fraction(1, 10), Fraction(1, 4), Fraction(1, 2), Fraction(1))

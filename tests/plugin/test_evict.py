@@ -113,7 +113,8 @@ def test_modes_have_records_of_their_own(decoded: Finished) -> None:
     assert lacking.ret == 4
     told = "\n".join([*lacking.outlines, *lacking.errlines])
     assert (
-        "; there are some of --kv-evict=prefill, or --kv-generate=first --kv-evict=decode" in told
+        "; there are some of --kv-evict=prefill, or of --kv-generate=first --kv-evict=decode"
+        in told
     )
 
 
