@@ -36,17 +36,19 @@ def build(offered: Any, parts: Sequence[Policy], parameters: Mapping[str, Any]) 
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
     expect_parameters(offered, parameters)
-    _expect_room(offered, parts)
+    _expect_room(offered, parts, parameters)
     return offered(*parts, **parameters)
 
 
-def _expect_room(offered: Any, parts: Sequence[Policy]) -> None:
-    """Refuse policies in the places of other parameters."""
+def _expect_room(offered: Any, parts: Sequence[Policy], named: Mapping[str, object]) -> None:
+    """Refuse policies in the places of other parameters, and of those that are named as well."""
     known = inspect.signature(offered).parameters.values() if parts else ()
     places = [
         each for each in known if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
     ]
     for part, place in zip(parts, places, strict=False):
+        if place.name in named:
+            raise TypeError(f"{place.name} is given twice, by its place and by its name")
         if not isinstance(place.default, Policy) and place.default is not place.empty:
             raise TypeError(f"{place.name}={type(part).__name__}: expected no policy there")
 

@@ -121,13 +121,30 @@ def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
         require_press(spec)
         return
     refuse_inside(spec)
+    for part in spec.parts:
+        _refuse_numbers(part)
     _require_names(spec, known)
     for part in spec.parts:
         if known[part.name].wraps and len(part.parts) == 1:
+            raise _nothing_wrapped(part, known)
+
+
+def _refuse_numbers(spec: PolicySpec) -> None:
+    """A number in the place of a policy is a parameter whose name was left out."""
+    for value in map(str, spec.arguments):
+        if value[0].isdigit():
             raise UsageProblem(
-                f"--policy {part.name}: it wraps another policy; name one, such as "
-                f"'{part.name}(random)'"
+                f"--policy {spec}: {value} is no policy; a parameter is written with its name, "
+                f"{spec.name}(NAME={value})"
             )
+
+
+def _nothing_wrapped(spec: PolicySpec, known: Mapping[str, Installed]) -> UsageProblem:
+    texts = [value for _, value in spec.parameters if value in known]
+    inside = texts[0] if texts else "random"
+    return UsageProblem(
+        f"--policy {spec}: it wraps another policy; name one, such as '{spec.name}({inside})'"
+    )
 
 
 def _require_names(spec: PolicySpec, known: Mapping[str, Installed]) -> None:

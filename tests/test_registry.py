@@ -187,6 +187,25 @@ def test_the_near_match_and_everything_installed_are_named(known: dict[str, Inst
         require(spec("wrapper(inner=plane())"), known)
 
 
+@pytest.mark.parametrize("text", ["plain(16)", "wrapper(plain, 0.5)", "wrapper(plain(16))"])
+def test_a_parameter_without_its_name(known: dict[str, Installed], text: str) -> None:
+    with pytest.raises(UsageProblem, match=r"(\w+)\(.*: (16|0\.5) is no policy; .*, \1\(NAME=\2\)"):
+        require(spec(text), known)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [("around", "random"), ("around(inner=plain)", "plain"), ("around(of=x)", "random")],
+)
+def test_a_wrapper_that_wraps_nothing(known: dict[str, Installed], text: str, inside: str) -> None:
+    entry = EntryPoint("around", "registered:Wrapper", registry.WRAPPERS)
+    known["around"] = Installed(
+        name="around", distribution="mine-kv", version="1.5", entry_point=entry
+    )
+    with pytest.raises(UsageProblem, match=rf"name one, such as 'around\({inside}\)'"):
+        require(spec(text), known)
+
+
 def test_nothing_is_installed() -> None:
     for texts in ((), ("snapkv",)):
         with pytest.raises(UsageProblem, match="run pip install kvharness-policies"):
@@ -337,6 +356,7 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
         ("wrapper(plain, floor=low)", "TypeError: floor='low': expected a number such as 0.2; its"),
         ("switch(on=false)", "TypeError: on='false': expected True or False; its para"),
         ("plain(plain)", "TypeError: window=Plain: expected no policy there; its parameters are"),
+        ("wrapper(plain, inner=plain())", "TypeError: inner is given twice, by its place and by"),
         ("wrapper(plain, plain)", "TypeError: floor=Plain: expected no policy there; its param"),
         ("instance(window=3)", "TypeError: it takes no parameters; "),
         ("score(window=3)", "TypeError: .*; its parameters are view$"),

@@ -63,7 +63,8 @@ def _slug(text: str, evidence: Evidence) -> str:
         raise UsageProblem(f"{evidence.place}: there are no records of a policy with a retention")
     specs = PolicySpec.parse_list(text)
     if len(specs) != 1 or specs[0].slug not in there:
-        raise UsageProblem(f"--policy {text!r}: {expected_one(text, there)}")
+        meant = specs[0].slug if len(specs) == 1 else text
+        raise UsageProblem(f"--policy {text!r}: {expected_one(meant, there)}")
     return specs[0].slug
 
 

@@ -71,6 +71,7 @@ def test_another_metric(budget: Budget) -> None:
     ("arguments", "told"),
     [
         (["--policy=snapvk"], "--policy 'snapvk': expected one of snapkv; did you mean 'snapkv'?"),
+        (["--policy=snapkv(windw=3)"], "expected one of snapkv; did you mean 'snapkv'?"),
         (["--policy=full"], "--policy 'full': expected one of snapkv"),
         (["--policy=snapkv,snapkv"], "--policy 'snapkv,snapkv': expected one of"),
         (["--policy=sn("], "--policy 'sn(': expected names"),
