@@ -39,11 +39,11 @@ EVERY = (
     "squeeze(snapkv)"
 )
 
-#: Policies that a plain run leaves out, and wrappers around those of the claims.
+#: What a plain run leaves out, wrappers around policies of the claims, and chance beside them.
 ON_REQUEST = (
-    "--policy=dapq,decode-proximal,expected-attention,kvzip,lava,pyramidkv,sage-kv,scissorhands,"
-    "value-blocks,vatp,ada(snapkv),caote(h2o),caote(snapkv),caote(tova),coupled(snapkv),"
-    "criticalkv(snapkv),lkv-h(snapkv),squeeze(snapkv)"
+    "--policy=random,dapq,decode-proximal,expected-attention,kvzip,lava,pyramidkv,sage-kv,"
+    "scissorhands,value-blocks,vatp,ada(snapkv),caote(h2o),caote(snapkv),caote(tova),"
+    "coupled(snapkv),criticalkv(snapkv),lkv-h(snapkv),squeeze(snapkv)"
 )
 
 #: Claims about the parts of others that take more items than the default run has.
