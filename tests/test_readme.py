@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection
+from kvharness.registry import installed
 from kvharness.select import keep_mask
 from kvharness.spec import PolicySpec
 from kvharness.store import Store
@@ -80,6 +81,17 @@ def row(found: Numbers, policy: str) -> list[str]:
     return [f"{number:.2f}" for number in (*shares, *scores)]
 
 
+def names_of(policy: str) -> tuple[str, ...]:
+    (spec,) = PolicySpec.parse_list(policy)
+    return spec.names
+
+
+def package_policies() -> set[str]:
+    """Every policy and wrapper of this project's own package."""
+    found = installed().items()
+    return {name for name, each in found if each.distribution == "kvharness-policies"}
+
+
 def test_the_table_of_all_policies_is_what_was_recorded() -> None:
     table = README.partition("## Every policy at one budget")[2].partition("\n## ")[0]
     cells = [[each.strip(" `") for each in line.split("|")[1:-1]] for line in table.splitlines()]
@@ -91,3 +103,5 @@ def test_the_table_of_all_policies_is_what_was_recorded() -> None:
         assert told == row(found, spec.slug), policy
     whole = {place[1] for found in recorded for place in found if place[2] == "0.75"}
     assert len(shown) == len(whole) > 25
+    missing = package_policies() - {name for each in shown for name in names_of(each)}
+    assert missing == {"full", "floor"}, "the ends of the scale"
