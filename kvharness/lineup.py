@@ -9,6 +9,7 @@ from kvharness import registry
 from kvharness.contract import Anchor, EvictMode
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import Capabilities
+from kvharness.request import resolve
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Lineup:
             UsageProblem: one of them is not installed.
         """
         known = registry.installed()
-        given = registry.resolve(chosen, known)
+        given = resolve(chosen, known)
         anchors = [PolicySpec(name=name.value) for name in Anchor if name.value in known]
         others = [spec for spec in given if spec.slug not in {a.slug for a in anchors}]
         lineup = cls([*anchors, *others], known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from kvharness.building import build, misdeclared, takes
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
-from kvharness.peer import is_press, refuse_inside, require_press
+from kvharness.peer import is_press
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.source import source_digest
 from kvharness.spec import EVERY, PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 GROUP = "kvharness.policies"
 #: Of policies around other policies, ``ada(snapkv)``, which no run takes unasked.
@@ -28,7 +27,6 @@ WRAPPERS = "kvharness.wrappers"
 ON_REQUEST = "kvharness.on_request"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _FIELDS = "__dataclass_fields__"
-_FIRST_POLICIES = "run pip install kvharness-policies"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,53 +107,6 @@ def _installed(entry: importlib.metadata.EntryPoint) -> Installed:
             f"lower-case letters, digits, '.', '+' and '-', and is not {EVERY!r}"
         )
     return Installed(name=entry.name, distribution=distribution, version=version, entry_point=entry)
-
-
-def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
-    """Check that every name in a specification is installed, and every wrapper wraps.
-
-    Raises:
-        UsageProblem: names the near match and what is installed.
-    """
-    if is_press(spec):
-        require_press(spec)
-        return
-    refuse_inside(spec)
-    for part in spec.parts:
-        _refuse_numbers(part)
-    _require_names(spec, known)
-    for part in spec.parts:
-        if known[part.name].wraps and len(part.parts) == 1:
-            raise _nothing_wrapped(part, known)
-
-
-def _refuse_numbers(spec: PolicySpec) -> None:
-    """A number in the place of a policy is a parameter whose name was left out."""
-    for value in map(str, spec.arguments):
-        if value[0].isdigit():
-            raise UsageProblem(
-                f"--policy {spec}: {value} is no policy; a parameter is written with its name, "
-                f"{spec.name}(NAME={value})"
-            )
-
-
-def _nothing_wrapped(spec: PolicySpec, known: Mapping[str, Installed]) -> UsageProblem:
-    texts = [value for _, value in spec.parameters if value in known]
-    inside = texts[0] if texts else "random"
-    return UsageProblem(
-        f"--policy {spec}: it wraps another policy; name one, such as '{spec.name}({inside})'"
-    )
-
-
-def _require_names(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
-    for name in spec.names:
-        if name in known:
-            continue
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        listing = "".join(f"\n    {policy}" for policy in known.values())
-        offer = f"Installed:{listing}" if known else f"None is; {_FIRST_POLICIES}"
-        raise UsageProblem(f"no policy named {name!r} is installed.{hint} {offer}")
 
 
 def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
@@ -247,29 +198,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Policy):
         return {type(value).__name__: json.loads(_parameters(value))}
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
-
-
-def resolve(texts: Iterable[str], known: Mapping[str, Installed]) -> list[PolicySpec]:
-    """Specifications for ``--policy`` values; when there are none, those that need no request.
-
-    `EVERY` stands for all policies but wrappers.
-
-    Raises:
-        UsageProblem: one is not installed, none is, or two would have the same test ids.
-    """
-    specs = [spec for text in texts for spec in PolicySpec.parse_list(text)]
-    named = [spec for spec in specs if str(spec) != EVERY]
-    for spec in named:
-        require(spec, known)
-    if not known:
-        raise UsageProblem(f"no policy is installed; {_FIRST_POLICIES}")
-    alone = [name for name, found in known.items() if not found.wraps]
-    if not specs:
-        alone = [name for name in alone if not known[name].on_request]
-    unnamed = [] if specs and named == specs else [PolicySpec(name=name) for name in alone]
-    chosen: dict[str, PolicySpec] = {}
-    for spec in [*unnamed, *named]:
-        other = chosen.setdefault(spec.slug, spec)
-        if other != spec:
-            raise UsageProblem(f"--policy: {other} and {spec} have the same test ids; run one")
-    return list(chosen.values())

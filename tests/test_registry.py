@@ -12,7 +12,7 @@ import pytest
 from kvharness import registry
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import FunctionPolicy, Policy
-from kvharness.registry import GROUP, Installed, installed, load, require, resolve
+from kvharness.registry import GROUP, Installed, installed, load
 from kvharness.source import source_digest
 from kvharness.spec import PolicySpec
 
@@ -171,70 +171,6 @@ def test_a_name_that_cannot_be_an_id(monkeypatch: pytest.MonkeyPatch, name: str)
     offer(monkeypatch, EntryPoint(name, "one:Policy", GROUP))
     with pytest.raises(UsageProblem, match="unknown 0 offers a policy named"):
         installed()
-
-
-# -- what is asked for ----------------------------------------------------------------------------
-
-
-def test_the_near_match_and_everything_installed_are_named(known: dict[str, Installed]) -> None:
-    with pytest.raises(UsageProblem) as caught:
-        require(spec("wrapper(plane)"), known)
-    text = str(caught.value)
-    assert text.startswith("no policy named 'plane' is installed. Did you mean 'plain'? Installed:")
-    assert all(f"\n    {name} (mine-kv 1.5)" in text for name in NAMES)
-    require(spec("wrapper(plain)"), known)
-    with pytest.raises(UsageProblem, match="no policy named 'plane'"):
-        require(spec("wrapper(inner=plane())"), known)
-
-
-@pytest.mark.parametrize("text", ["plain(16)", "wrapper(plain, 0.5)", "wrapper(plain(16))"])
-def test_a_parameter_without_its_name(known: dict[str, Installed], text: str) -> None:
-    with pytest.raises(UsageProblem, match=r"(\w+)\(.*: (16|0\.5) is no policy; .*, \1\(NAME=\2\)"):
-        require(spec(text), known)
-
-
-@pytest.mark.parametrize(
-    ("text", "inside"),
-    [("around", "random"), ("around(inner=plain)", "plain"), ("around(of=x)", "random")],
-)
-def test_a_wrapper_that_wraps_nothing(known: dict[str, Installed], text: str, inside: str) -> None:
-    entry = EntryPoint("around", "registered:Wrapper", registry.WRAPPERS)
-    known["around"] = Installed(
-        name="around", distribution="mine-kv", version="1.5", entry_point=entry
-    )
-    with pytest.raises(UsageProblem, match=rf"name one, such as 'around\({inside}\)'"):
-        require(spec(text), known)
-
-
-def test_nothing_is_installed() -> None:
-    for texts in ((), ("snapkv",)):
-        with pytest.raises(UsageProblem, match="run pip install kvharness-policies"):
-            resolve(texts, {})
-
-
-def test_each_specification_once_in_the_given_order(known: dict[str, Installed]) -> None:
-    specs = resolve(["plain,score", "plain(window=3)", "score"], known)
-    assert [each.slug for each in specs] == ["plain", "score", "plain+window3"]
-    assert [each.name for each in resolve([], known)] == list(known)
-
-
-def test_a_policy_on_request_runs_where_it_is_named_or_all_are(
-    known: dict[str, Installed],
-) -> None:
-    for name, group in (("plain", registry.ON_REQUEST), ("one", registry.WRAPPERS)):
-        entry = EntryPoint(name, f"registered:{NAMES[name]}", group)
-        known[name] = Installed(name=name, distribution="mine-kv", version="1.5", entry_point=entry)
-    usual = [name for name in known if name not in {"plain", "one"}]
-    assert [each.name for each in resolve([], known)] == usual
-    assert [each.name for each in resolve(["plain"], known)] == ["plain"]
-    every = [name for name in known if name != "one"]
-    assert [each.name for each in resolve(["all"], known)] == every
-    assert [each.slug for each in resolve(["all,one(plain)"], known)] == [*every, "one+plain"]
-
-
-def test_two_specifications_with_the_same_ids(known: dict[str, Installed]) -> None:
-    with pytest.raises(UsageProblem, match=r"wrapper\(one, plain\) .* same test ids"):
-        resolve(["wrapper(one(plain))", "wrapper(one, plain)"], known)
 
 
 # -- what is loaded -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from kvharness.errors import KvharnessError, UsageProblem
 from kvharness.options import OPTIONS, raw_value
 from kvharness.peer import is_press
 from kvharness.plugin import PROBLEM
+from kvharness.request import resolve
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.parametrize import note_left_out, parameters
 
@@ -36,7 +37,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _policies(texts: list[str]) -> dict[str, Policy]:
     known = registry.installed()
-    specs = registry.resolve(texts, known)
+    specs = resolve(texts, known)
     for spec in filter(is_press, specs):
         raise UsageProblem(
             f"--policy {spec}: a press runs on a real prefill only, so the kit cannot draw cases "

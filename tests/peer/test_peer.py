@@ -9,7 +9,8 @@ from kvharness import peer
 from kvharness.cli import main
 from kvharness.errors import UsageProblem
 from kvharness.lineup import Lineup
-from kvharness.registry import installed, require
+from kvharness.registry import installed
+from kvharness.request import require
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
