@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvharness.errors import StoreProblem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PACKED = ".jsonl.xz"
@@ -25,15 +26,34 @@ def content(path: Path) -> tuple[bytes, str]:
     raw = path.read_bytes()
     if not path.name.endswith(PACKED):
         return raw, ""
-    reader, parts = lzma.LZMADecompressor(), []
+    parts, wrong = [], ""
     try:
-        while not reader.eof and (raw or not reader.needs_input):
-            parts.append(reader.decompress(raw, max_length=_PIECE))
-            raw = b""
+        for piece in _pieces(raw):
+            parts.append(piece)  # noqa: PERF402 - what precedes an error counts
     except lzma.LZMAError as error:
-        return b"".join(parts), f"damaged or not an xz file ({error}); pack the store again"
-    cut = "" if reader.eof else "cut short: what follows is lost; pack the store again"
-    return b"".join(parts), cut
+        wrong = f"damaged or not an xz file ({error}); pack the store again"
+    except EOFError:
+        wrong = "cut short: what follows is lost; pack the store again"
+    return b"".join(parts), wrong
+
+
+def _pieces(raw: bytes) -> Iterator[bytes]:
+    """Decompressed, stream by stream: xz files may stand end to end, padded with zeros.
+
+    Raises:
+        LZMAError: what follows is damaged.
+        EOFError: what follows is missing.
+    """
+    while True:
+        reader = lzma.LZMADecompressor()
+        while not reader.eof and (raw or not reader.needs_input):
+            yield reader.decompress(raw, max_length=_PIECE)
+            raw = b""
+        if not reader.eof:
+            raise EOFError
+        raw = reader.unused_data.lstrip(b"\0")
+        if not raw:
+            return
 
 
 def is_packed(store: Path) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import lzma
 from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -24,6 +25,24 @@ def test_a_packed_store_reads_as_it_was(tmp_path: Path) -> None:
     assert file.name.endswith(PACKED)
     assert file.stat().st_size == size
     assert Store.read(tmp_path / "packed") == Store.read(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(8)])
+def test_streams_that_stand_end_to_end_are_one_file(tmp_path: Path, padding: bytes) -> None:
+    with Writer(tmp_path / "plain", HEADER) as writer:
+        for number in range(30):
+            writer.append(replace(RECORD, key=f"{number:032x}"))
+    (file,) = (tmp_path / "plain").iterdir()
+    whole = file.read_bytes()
+    first, second = lzma.compress(whole[:2000]), lzma.compress(whole[2000:])
+    (tmp_path / "packed").mkdir()
+    packed = tmp_path / "packed" / f"{file.name}.xz"
+    packed.write_bytes(first + padding + second + padding)
+    assert Store.read(tmp_path / "packed") == Store.read(tmp_path / "plain")
+    packed.write_bytes(first + b"junk")
+    store = Store.read(tmp_path / "packed")
+    assert 0 < len(store.by_key) < 30
+    assert "damaged or not an xz file" in store.warnings[0]
 
 
 def test_what_a_damaged_file_lost_is_told_by_its_name(tmp_path: Path) -> None:
