@@ -128,7 +128,7 @@ class Store:
         files = [_read_file(path) for path in _files(directory)]
         return cls(
             by_key={stored.record.key: stored for file in files for stored in file.stored},
-            headers=tuple(file.header for file in files if file.header is not None),
+            headers=tuple(header for file in files for header in file.headers),
             warnings=tuple(warning for file in files for warning in file.warnings),
         )
 
@@ -155,7 +155,7 @@ def group_lock(directory: Path, group: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    header: Header | None = None
+    headers: tuple[Header, ...] = ()
     stored: tuple[Stored, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -205,16 +205,26 @@ def _parsed(path: Path, lines: list[_Line]) -> _File:
 
 
 def _read_records(path: Path, header: Header, lines: list[_Line]) -> _File:
-    stored, warnings = [], []
+    headers, stored, warnings = [header], [], []
     for line in lines:
         try:
             record = record_schema.decode_record(line.raw)
         except INVALID as error:
-            if not line.is_torn(error):
+            if (another := _header(path, line)) is not None:
+                headers.append(another)
+            elif not line.is_torn(error):
                 warnings.append(f"{_place(path, line)}: skipped ({error})")
         else:
-            stored.append(Stored(record, header))
-    return _File(header, tuple(stored), tuple(warnings))
+            stored.append(Stored(record, headers[-1]))
+    return _File(tuple(headers), tuple(stored), tuple(warnings))
+
+
+def _header(path: Path, line: _Line) -> Header | None:
+    """That of another file which was put behind this one, if the line is one."""
+    try:
+        return record_schema.decode_header(line.raw, str(path))
+    except INVALID:
+        return None
 
 
 def _lines(content: bytes) -> list[_Line]:

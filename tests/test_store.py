@@ -220,6 +220,22 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         child.communicate()
 
 
+def test_files_that_stand_end_to_end_keep_their_headers(tmp_path: Path) -> None:
+    for run in ("r1", "r2"):
+        with Writer(tmp_path / run, replace(HEADER, run=run)) as writer:
+            writer.append(replace(RECORD, key=run * 16))
+    whole = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("r*/*")))
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "records.jsonl").write_bytes(whole)
+    store = Store.read(tmp_path / "both")
+    assert not store.warnings
+    assert [header.run for header in store.headers] == ["r1", "r2"]
+    assert {key: each.header.run for key, each in store.by_key.items()} == {
+        "r1" * 16: "r1",
+        "r2" * 16: "r2",
+    }
+
+
 def test_records_come_back_with_their_header(tmp_path: Path) -> None:
     write(tmp_path, RECORDS)
     store = Store.read(tmp_path)
