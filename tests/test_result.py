@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import assume, given
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 
 from kvharness.cell import Cell
 from kvharness.contract import Contract, Protection, budget_of
-from kvharness.record import Record, Seconds
 from kvharness.result import CellResult
+from tests.runs import RECORD
+
+if TYPE_CHECKING:
+    from kvharness.record import Record
 
 CONTRACT = Contract(context=400, protection=Protection(sinks=4, recents=16))
 QUARTER = Cell(suite="needle", policy="snapkv", retention=Fraction(1, 4), seed=0)
@@ -21,26 +25,13 @@ LAYERS, HEADS = 3, 2
 
 def record(kept: tuple[int, ...], *, tokens: int = 400, heads: int = HEADS) -> Record:
     """Of a context whose layers keep so many entries."""
-    return Record(
-        key="k",
-        suite="needle",
-        policy="snapkv",
-        retention="0.25",
-        seed=0,
-        item="needle-s0-00",
-        item_digest="d",
-        variant="",
+    return replace(
+        RECORD,
         score=0.0,
-        score_name="exact",
         metrics={"exact": 0.0},
-        questions=(),
-        evidence_kept=None,
         realised_retention=sum(kept) / (len(kept) * heads * tokens),
         kept=kept,
         tokens=tokens,
-        cache_bytes=0,
-        mask_digest=("m",),
-        seconds=Seconds(prefill=0.0, select=0.0, decode=0.0),
     )
 
 

@@ -5,35 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.record import Record, Seconds
 from kvharness.shelf import Shelf
 from kvharness.store import Store
+from tests.runs import RECORD
 from tests.test_store import HEADER
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-RECORD = Record(
-    key="k",
-    suite="needle",
-    policy="snapkv",
-    retention="0.25",
-    seed=0,
-    item="needle-s0-00",
-    item_digest="d",
-    variant="",
-    score=1.0,
-    score_name="exact",
-    metrics={"exact": 1.0, "nll": 0.5},
-    questions=(),
-    evidence_kept=None,
-    realised_retention=0.25,
-    kept=(100,),
-    tokens=400,
-    cache_bytes=1,
-    mask_digest=("m",),
-    seconds=Seconds(prefill=0.0, select=0.0, decode=0.0),
-)
 
 
 @pytest.fixture

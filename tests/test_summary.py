@@ -11,31 +11,22 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kvharness.provenance import Header
-from kvharness.record import Record, Seconds
+from kvharness.record import Seconds
 from kvharness.summary import interval, over_items, summarize
+from tests.runs import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RECORD = Record(
-    key="k",
-    suite="needle",
+    from kvharness.record import Record
+
+FULL = replace(
+    RECORD,
     policy="full",
     retention=None,
-    seed=0,
-    item="needle-s0-00",
-    item_digest="d0",
-    variant="",
-    score=1.0,
-    score_name="exact",
-    metrics={"exact": 1.0, "nll": 0.5},
-    questions=(),
-    evidence_kept=None,
     realised_retention=1.0,
     kept=(400,),
-    tokens=400,
     cache_bytes=2**20,
-    mask_digest=("m",),
     seconds=Seconds(prefill=2.0, select=0.003, decode=0.25),
 )
 HEADER = Header(
@@ -63,7 +54,7 @@ def records(
     """A record for each item, with these scores."""
     return [
         replace(
-            RECORD,
+            FULL,
             suite=suite,
             policy=policy,
             retention=retention,
@@ -125,8 +116,8 @@ def test_the_seeds_of_one_item_are_not_samples() -> None:
 
 
 def test_a_record_without_a_metric_is_left_out_of_it() -> None:
-    bare = replace(RECORD, key="b", item_digest="d1", metrics={"exact": 0.0})
-    assert over_items([RECORD, bare], "nll") == interval([0.5])
+    bare = replace(FULL, key="b", item_digest="d1", metrics={"exact": 0.0})
+    assert over_items([FULL, bare], "nll") == interval([0.5])
     assert str(over_items([bare], "nll")) == "-"
     text = "\n".join(summarize([bare], [HEADER]))
     assert re.search(r"^nll +keep all\n-+ +-+\nfull +- *$", text, flags=re.MULTILINE)
