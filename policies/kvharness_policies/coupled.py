@@ -44,6 +44,7 @@ class Coupled(Wrapper):
     0.1 points only. Ours: where a sentence ends is told by its full stop; the paper's fields, parts
     of a record, are not told apart; and the order by mean score.
     Not verified: the paper's figures.
+    It makes the last choice itself, so it wraps no policy that does so too, such as `CriticalKV`.
     A larger budget may take a group whose room single tokens had before, so budgets do not nest.
     """
 
@@ -54,6 +55,7 @@ class Coupled(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.expect_plain_selection()
         if self.groups not in set(Groups):
             raise ValueError(f"groups={self.groups!r}: expected one of {', '.join(Groups)}")
         if self.group < 1:

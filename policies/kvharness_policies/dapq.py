@@ -35,9 +35,10 @@ class DapQ(Policy):
     Args:
         queries: ``N``, 32: the paper's for all its methods.
         prefix: with ``content="prefix-suffix"``, the pseudo tokens are the context's first
-            ``prefix`` and its last ``N - prefix``: 4 and 28, the best of the paper's LongBench
-            ablation (others there: 2 and 30; 8 and 24). A shorter context is taken whole.
+            ``prefix`` and its last ``N - prefix``: 4 and 28, the paper's on LongBench; on its
+            second version 8 and 24, or 2 and 30. A shorter context is taken whole.
         content: or ``"random"`` ids of the vocabulary, or ``"fixed"``, the same nonsense always.
+            A random stretch of other text, which the paper tries too, is left out.
         offset: 0, right behind the context; ``-n`` or less puts the pseudo tokens at the
             beginning. What they see is the whole context wherever they stand.
         kernel: 1, no pooling, as in the paper's formula; 7 pools by maximum, as `SnapKV` does.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kvharness import Needs, Policy, Protection, group_mean
+from kvharness.attention import PrefillReader, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: More than any context.
 _ALL = 1 << 30
+#: Tokens that are read at two places, how far apart, and how far from each other, relative to their
+#: norm, their keys may then be: bfloat16 keeps 0.013, keys that do not turn are 0.3 apart and more.
+_PROBE, _SHIFT, _TOLERANCE = 16, 64, 0.1
 #: Frequencies of these types depend on the sequence length.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
@@ -64,8 +68,10 @@ class ExpectedAttention(Policy):
 
     def prepare(self, model: LoadedModel, seed: int) -> None:
         del seed
+        frequencies = rotary_frequencies(model.module)
+        _expect_rotation(model, frequencies)
         # Follows from the model, so it is no field.
-        object.__setattr__(self, "_frequencies", rotary_frequencies(model.module))
+        object.__setattr__(self, "_frequencies", frequencies)
 
     def score(self, view: View) -> Tensor:
         scores = torch.zeros(view.kv_heads, view.tokens, device=view.keys.device)
@@ -142,6 +148,38 @@ def rotary_frequencies(module: Any) -> Tensor:
         )
     frequencies: Tensor = found.detach().float().clone()
     return frequencies
+
+
+def _expect_rotation(model: LoadedModel, frequencies: Tensor) -> None:
+    """Refuse layers whose keys do not turn with their positions, as of models that leave RoPE out.
+
+    Raises:
+        ValueError: names the layers.
+    """
+    angles = _SHIFT * frequencies
+    pairs = zip(_keys_at(model, 0), _keys_at(model, _SHIFT), strict=True)
+    apart = [
+        float((_turn(here, angles.cos(), angles.sin()) - there).norm() / there.norm())
+        for here, there in pairs
+    ]
+    fixed = [
+        layer for layer, one in zip(model.compressed, apart, strict=True) if not one <= _TOLERANCE
+    ]
+    if fixed:
+        raise ValueError(
+            f"keys of the layers {', '.join(map(str, fixed))} of {type(model.module).__name__} do "
+            f"not turn with their positions, so queries cannot be turned back; choose a model with "
+            f"RoPE in all of them (Llama, Qwen, Mistral, Gemma, ...)"
+        )
+
+
+def _keys_at(model: LoadedModel, start: int) -> list[Tensor]:
+    """Keys ``[K, n, d]`` of the compressed layers, of the same tokens from another position on."""
+    places = torch.arange(start, start + _PROBE, device=model.module.device)[None]
+    reader = PrefillReader(Needs())
+    with torch.no_grad(), reading(reader):
+        model.module.get_decoder()(input_ids=places - start, position_ids=places, use_cache=False)
+    return [reader.layers[index].keys.float() for index in model.compressed]
 
 
 def _turn(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kvharness import Capabilities, Policy, group_mean, window_attention
-from kvharness_policies.window import SnapKV
+from kvharness_policies.allocation import LAVa
+from kvharness_policies.attention import H2O
+from kvharness_policies.window import TOVA, SnapKV
 from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -27,10 +29,14 @@ class CAOTE(Wrapper):
 
     Score: ``s[k, j] = a[k, j] / (1 - a[k, j]) * ||o[k] - v[k, j]||_2`` with ``o = sum_j a_j v_j``
     and ``a`` the wrapped policy's scores divided by their sum, ``[K, n]``: the exact error of that
-    one eviction. Around `SnapKV` the window's own attention is part of ``a``.
+    one eviction where ``a`` is one row of one head's attention. Here it is what the scorer made of
+    many: a mean over a query group, a sum over rows, pooled. Around `SnapKV`, wrapped or not, the
+    window's own attention is part of ``a``. Around `TOVA`, whose heads share scores, heads keep
+    tokens of their own, since their values differ.
 
     Args:
-        scorer: whose scores are attention: `H2O`, `TOVA` or `SnapKV`; any that are 0 or more.
+        scorer: whose scores are attention: `H2O`, `TOVA` or `SnapKV`; any that are 0 or more, but
+            `LAVa`'s, which are scaled by values. In blocks only those three.
         fast: FastCAOTE, where ``o`` is the mean of the values.
 
     Source: two independent summaries, and the identity, which was verified; no official code was
@@ -46,6 +52,17 @@ class CAOTE(Wrapper):
 
     fast: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.scored_by, LAVa):
+            raise ValueError(  # noqa: TRY004 - it is a policy, and a wrong one
+                "lava's scores are attention times norms of values; wrap snapkv or ada(snapkv)"
+            )
+        if not isinstance(self.scorer, H2O | TOVA | SnapKV):
+            # Others take a block's queries for the whole context's, or keep records of their own.
+            given = replace(self.capabilities, blocks=False)
+            object.__setattr__(self, "capabilities", given)
+
     def score(self, view: View) -> Tensor:
         return self._error(view, self.scorer.score(view))
 
@@ -55,7 +72,7 @@ class CAOTE(Wrapper):
         return torch.stack([self._error(view, score) for view, score in pairs])
 
     def _error(self, view: View, scores: Tensor) -> Tensor:
-        if isinstance(self.scorer, SnapKV):
+        if isinstance(self.scored_by, SnapKV):
             scores = _with_window(view, scores)
         _expect_attention(scores, "caote")
         # In float64: 1 - a and o - v cancel where one token has nearly all attention.
@@ -88,6 +105,7 @@ class CriticalKV(Wrapper):
     mask, where officially they are large scores that the second stage multiplies. Inside it,
     expected attention wants ``value_norm=False``.
     Not verified: the paper's text and tables.
+    It makes the last choice itself, so it wraps no policy that does so too, such as `Coupled`.
     A larger budget has a larger first stage, so budgets do not nest.
     """
 
@@ -98,6 +116,7 @@ class CriticalKV(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.expect_plain_selection()
         if not 0 <= self.share <= 1:
             raise ValueError(f"share={self.share}: expected a share from 0 to 1")
         if not 0 <= self.epsilon < float("inf"):

@@ -83,7 +83,9 @@ class ValueBlocks(Policy):
     ``eps = 1e-6``, which it does not give; queries weigh alike (its ``r_u`` decays on the tail and
     is 1 on instruction and question tokens, which a view does not know); each layer is ranked on
     its own and each KV head keeps its own blocks, where its Algorithm 1 sums over layers and its
-    text speaks of heads. Its several targets are left out.
+    text speaks of heads. Blocks are counted from the context's start and hold protected tokens too,
+    so the neighbours of sinks, and of a window that begins inside a block, profit from their
+    attention. Its several targets are left out.
     Not verified: the paper's figures; by them value-aware ranking is no general win.
     """
 

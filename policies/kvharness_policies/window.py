@@ -39,6 +39,8 @@ class SnapKV(Policy):
     Published results put the question into the context (``--kv-question=seen``). Not
     verified: the paper's own hyper-parameters; these are from code.
 
+    A budget that the window fills leaves nothing to choose: up to 36 entries with 4 sinks (0.035 of
+    1,024 tokens) it keeps what `Position` keeps.
     Nested: a budget too small for the window keeps fewer recents, all of which a larger budget
     keeps too; beyond that the protection is fixed and so are the scores.
     """

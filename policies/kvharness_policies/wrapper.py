@@ -52,6 +52,30 @@ class Wrapper(Policy):
         object.__setattr__(self, "positions", self.scorer.positions)
         object.__setattr__(self, "needs", type(self).needs.union(self.scorer.needs))
 
+    @property
+    def scored_by(self) -> Policy:
+        """The policy whose scores the wrapped one hands on."""
+        inner = self.scorer
+        while isinstance(inner, Wrapper) and type(inner).score is Wrapper.score:
+            inner = inner.scorer
+        return inner
+
+    def expect_plain_selection(self) -> None:
+        """Refuse to wrap what chooses by more than scores, for wrappers that choose themselves.
+
+        Raises:
+            ValueError: the wrapped policy would not be asked for its choice.
+        """
+        inner = self.scorer
+        while isinstance(inner, Wrapper) and type(inner).select is Wrapper.select:
+            inner = inner.scorer
+        if type(inner).select not in {Policy.select, Wrapper.select}:
+            mine, other = type(self).__name__.lower(), type(inner).__name__.lower()
+            raise ValueError(
+                f"{other} and {mine} both choose by more than scores, and one would be passed "
+                f"over; take one of them"
+            )
+
     def around(self, scorer: Policy) -> Self:
         """The same wrapper, prepared or not, around another policy."""
         if scorer is self.scorer:

@@ -157,17 +157,22 @@ def naive_entropy(numbers: list[float]) -> float:
     return -sum(p * math.log(p) for p in shares if p > 0) / math.log(len(shares))
 
 
-def test_lava_gives_layers_entries_by_entropy() -> None:
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 1.0])
+def test_lava_gives_layers_entries_by_entropy_and_heads_by_score(alpha: float) -> None:
     generator = torch.Generator().manual_seed(0)
     sharpness = torch.tensor([1.0, 4.0, 20.0])[:, None, None]
     scores = torch.rand(3, 2, TOKENS, generator=generator).pow(sharpness)
     shown = scores.clone()
     shown[..., 0] = 100.0  # protected, and no part of the entropy
-    found = LAVa().allocate(shown, 8, protected(sinks=1, recents=2))
+    found = LAVa(alpha=alpha).allocate(shown, 8, protected(sinks=1, recents=2))
     entropies = [naive_entropy(layer[:, 1:-2].flatten().tolist()) for layer in scores]
     real = [5 * 2 * 3 * each / sum(entropies) for each in entropies]
-    assert found.sum(dim=1).tolist() == [6 + each for each in naive_rounded(real, 30)]
-    assert int(found.min()) >= 3 + int(0.2 * min(real) / 2)
+    for layer, due, budgets in zip(scores, naive_rounded(real, 30), found.tolist(), strict=True):
+        free = layer[:, 1:-2].tolist()
+        ranked = sorted((-number, h) for h in range(2) for number in free[h])
+        own = [sum(h == head for _, h in ranked[:due]) for head in range(2)]
+        shares = [(1 - alpha) * each + alpha * due / 2 for each in own]
+        assert budgets == [3 + each for each in naive_rounded(shares, due)]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -13,8 +13,13 @@ from kvharness_policies.allocation import Ada
 from kvharness_policies.attention import H2O, PrefillAttention
 from kvharness_policies.coupled import Coupled, Groups
 from kvharness_policies.keys import Knorm
+from kvharness_policies.output import CriticalKV
+from kvharness_policies.window import SnapKV
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvharness import Policy
     from tests.policies.conftest import Keep, MakeTrace, NaiveKept
 
 
@@ -97,6 +102,20 @@ def test_scores_and_budgets_are_the_wrapped_ones(
         for rows, dues in zip(PrefillAttention().score_all(trace).tolist(), counts, strict=True)
     ]
     assert kept != single, "the groups decide"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Coupled(CriticalKV(SnapKV())),
+        lambda: CriticalKV(Coupled(SnapKV())),
+        lambda: Coupled(Ada(CriticalKV(SnapKV()))),
+        lambda: Coupled(Coupled(SnapKV())),
+    ],
+)
+def test_two_that_choose_themselves_are_refused(make: Callable[[], Policy]) -> None:
+    with pytest.raises(ValueError, match=r"\w+ and \w+ both choose by more than scores"):
+        make()
 
 
 def test_impossible_groups_are_refused() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kvharness import View
     from kvharness.runtime import Runtime
+    from tests.conftest import MakePair
     from tests.policies.conftest import MakeTrace, Rows
 
 #: Radians a position of the two planes of a head of size 4.
@@ -117,14 +118,14 @@ def test_scores_equal_the_naive_ones(
 def test_queries_are_turned_back_to_what_the_model_projected(
     runtime: Runtime,
 ) -> None:
+    policy = ExpectedAttention()
+    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
     projected: list[torch.Tensor] = []
     layers: Any = runtime.model.get_decoder().layers
     hooks = [
         layer.self_attn.q_proj.register_forward_hook(lambda _m, _i, out: projected.append(out[0]))
         for layer in layers
     ]
-    policy = ExpectedAttention()
-    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
     context, _ = runtime.prefill(range(2, 60), policy.needs)
     for hook in hooks:
         hook.remove()
@@ -151,6 +152,31 @@ def test_models_whose_queries_cannot_be_turned_back_are_refused() -> None:
     odd = cast("Any", SimpleNamespace(get_decoder=Bare))
     with pytest.raises(ValueError, match="no rotary embedding that queries can be turned back"):
         rotary_frequencies(odd)
+
+
+@pytest.mark.parametrize("without", [[], [1]])
+def test_layers_without_rope_are_refused(make_pair: MakePair, without: list[int]) -> None:
+    from transformers import SmolLM3Config
+
+    values: dict[str, Any] = {
+        "vocab_size": 1502,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.4,
+        "pad_token_id": 1,
+        "no_rope_layers": [int(layer not in without) for layer in range(3)],
+    }
+    _, runtime = make_pair(SmolLM3Config(**values))
+    model = LoadedModel(source=runtime.source, module=runtime.model)
+    policy = ExpectedAttention()
+    if not without:
+        policy.prepare(model, 0)
+        return
+    with pytest.raises(ValueError, match="keys of the layers 1 of SmolLM3ForCausalLM do not turn"):
+        policy.prepare(model, 0)
 
 
 def test_it_needs_all_queries_and_protects_its_sinks(make_trace: MakeTrace) -> None:

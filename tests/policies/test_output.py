@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from kvharness import LoadedModel, Needs, Protection, Trace
-from kvharness_policies.allocation import Ada, PyramidKV
-from kvharness_policies.attention import H2O
+from kvharness_policies.allocation import Ada, LAVa, PyramidKV
+from kvharness_policies.attention import H2O, PrefillAttention
+from kvharness_policies.chance import Random
+from kvharness_policies.coupled import Coupled
+from kvharness_policies.expected import ExpectedAttention
+from kvharness_policies.history import Scissorhands
 from kvharness_policies.keys import Knorm
 from kvharness_policies.output import CAOTE, CriticalKV, output_norms, output_projections
 from kvharness_policies.window import TOVA, SnapKV
@@ -81,6 +85,33 @@ def test_caote_is_finite_where_one_token_has_all_attention_or_none_has(
     sums[:, 2] = 1.0
     scores = CAOTE(H2O()).score(replace(view, column_sums=sums))
     assert not scores.any(), "the output is that token's value, so nothing else matters"
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (CAOTE(Ada(SnapKV(window=2))), Ada(CAOTE(SnapKV(window=2)))),
+        (CAOTE(Coupled(SnapKV(window=2))), Coupled(CAOTE(SnapKV(window=2)))),
+    ],
+)
+def test_the_window_counts_through_other_wrappers(
+    outer: CAOTE, inner: Policy, make_trace: MakeTrace, keep: Keep
+) -> None:
+    trace, protection = make_trace(tokens=24), Protection(sinks=1, recents=1)
+    assert keep(outer, trace, 10, protection) == keep(inner, trace, 10, protection)
+
+
+@pytest.mark.parametrize("scorer", [LAVa(), Ada(LAVa())])
+def test_scores_that_are_scaled_by_values_are_no_attention(scorer: Policy) -> None:
+    with pytest.raises(ValueError, match=r"lava's scores .*; wrap snapkv or ada\(snapkv\)"):
+        CAOTE(scorer)
+
+
+def test_only_what_it_was_made_for_is_scored_in_blocks() -> None:
+    able = [H2O(), TOVA(), SnapKV()]
+    assert all(CAOTE(each).capabilities.blocks for each in able)
+    others = [ExpectedAttention(), Scissorhands(record="mean"), PrefillAttention(), Random()]
+    assert not any(CAOTE(each).capabilities.blocks for each in others)
 
 
 def test_caote_protects_as_the_wrapped_policy() -> None:
