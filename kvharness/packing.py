@@ -31,7 +31,7 @@ def content(path: Path) -> tuple[bytes, str]:
         for piece in _pieces(raw):
             parts.append(piece)  # noqa: PERF402 - what precedes an error counts
     except lzma.LZMAError as error:
-        wrong = f"damaged or not an xz file ({error}); pack the store again"
+        wrong = f"damaged or not an xz file ({error}): what follows is lost; pack the store again"
     except EOFError:
         wrong = "cut short: what follows is lost; pack the store again"
     return b"".join(parts), wrong

@@ -43,6 +43,10 @@ class NotJsonError(ValueError):
     """The line is not JSON text, as when its writer was killed."""
 
 
+#: Of a header's line, and of no other text within one, where quotes are escaped.
+HEADER_START = b'{"kind": "header"'
+
+
 def encode_header(header: Header) -> bytes:
     values = {spec.name: getattr(header, spec.name) for spec in fields(header)}
     return _encode({"kind": "header", "schema": SCHEMA, **at("header", HEADER, values)})

@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -184,10 +184,15 @@ def _files(directory: Path) -> list[Path]:
 def _read_file(path: Path) -> _File:
     with _explained("read", path):
         raw, problem = content(path)
-    found = _parsed(path, _lines(raw))
-    if not problem:
-        return found
-    return replace(found, warnings=(f"{path.name!r}: {problem}", *found.warnings))
+    runs = [_parsed(path, lines) for lines in _by_run(_lines(raw))]
+    return _File(
+        headers=tuple(header for run in runs for header in run.headers),
+        stored=tuple(each for run in runs for each in run.stored),
+        warnings=(
+            *([f"{path.name!r}: {problem}"] if problem else []),
+            *(warning for run in runs for warning in run.warnings),
+        ),
+    )
 
 
 def _parsed(path: Path, lines: list[_Line]) -> _File:
@@ -205,31 +210,37 @@ def _parsed(path: Path, lines: list[_Line]) -> _File:
 
 
 def _read_records(path: Path, header: Header, lines: list[_Line]) -> _File:
-    headers, stored, warnings = [header], [], []
+    stored, warnings = [], []
     for line in lines:
         try:
             record = record_schema.decode_record(line.raw)
         except INVALID as error:
-            if (another := _header(path, line)) is not None:
-                headers.append(another)
-            elif not line.is_torn(error):
+            if not line.is_torn(error):
                 warnings.append(f"{_place(path, line)}: skipped ({error})")
         else:
-            stored.append(Stored(record, headers[-1]))
-    return _File(tuple(headers), tuple(stored), tuple(warnings))
+            stored.append(Stored(record, header))
+    return _File((header,), tuple(stored), tuple(warnings))
 
 
-def _header(path: Path, line: _Line) -> Header | None:
-    """That of another file which was put behind this one, if the line is one."""
-    try:
-        return record_schema.decode_header(line.raw, str(path))
-    except INVALID:
-        return None
+def _by_run(lines: list[_Line]) -> list[list[_Line]]:
+    """A header and its records, for each of the files that were put end to end."""
+    runs: list[list[_Line]] = []
+    for line in lines:
+        if not runs or line.raw.startswith(record_schema.HEADER_START):
+            runs.append([])
+        runs[-1].append(line)
+    return runs
 
 
 def _lines(content: bytes) -> list[_Line]:
-    """The lines that are not blank."""
-    rows = [(number, raw) for number, raw in enumerate(content.split(b"\n"), 1) if raw.strip()]
+    """The lines that are not blank; a header begins one also behind a line that was cut short."""
+    start = record_schema.HEADER_START
+    rows = [
+        (number, piece)
+        for number, raw in enumerate(content.split(b"\n"), 1)
+        for piece in raw.replace(start, b"\n" + start).split(b"\n")
+        if piece.strip()
+    ]
     ended = content.endswith(b"\n")
     return [_Line(number, raw, number == rows[-1][0], ended) for number, raw in rows]
 

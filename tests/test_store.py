@@ -220,20 +220,52 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         child.communicate()
 
 
-def test_files_that_stand_end_to_end_keep_their_headers(tmp_path: Path) -> None:
-    for run in ("r1", "r2"):
-        with Writer(tmp_path / run, replace(HEADER, run=run)) as writer:
-            writer.append(replace(RECORD, key=run * 16))
-    whole = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("r*/*")))
-    (tmp_path / "both").mkdir()
-    (tmp_path / "both" / "records.jsonl").write_bytes(whole)
-    store = Store.read(tmp_path / "both")
-    assert not store.warnings
+@pytest.mark.parametrize(
+    ("cut", "lost", "told"),
+    [
+        (0, "", ()),
+        (1, "", ()),  # the newline alone: the record is whole
+        (30, "r1", ("line 2: skipped (not JSON",)),
+    ],
+)
+def test_files_that_stand_end_to_end_keep_their_headers(
+    tmp_path: Path, cut: int, lost: str, told: tuple[str, ...]
+) -> None:
+    store = Store.read(end_to_end(tmp_path, lambda first: first[: len(first) - cut]))
+    assert len(store.warnings) == len(told)
+    assert all(words in warning for words, warning in zip(told, store.warnings, strict=True))
     assert [header.run for header in store.headers] == ["r1", "r2"]
     assert {key: each.header.run for key, each in store.by_key.items()} == {
-        "r1" * 16: "r1",
-        "r2" * 16: "r2",
+        run * 16: run for run in ("r1", "r2") if run != lost
     }
+
+
+def test_records_behind_a_header_that_cannot_be_read_are_not_anothers(tmp_path: Path) -> None:
+    def spoil(second: bytes) -> bytes:
+        return second[:40] + b"\n" + second.partition(b"\n")[2]
+
+    store = Store.read(end_to_end(tmp_path, second=spoil))
+    assert [header.run for header in store.headers] == ["r1"]
+    assert [*store.by_key] == ["r1" * 16]
+    (warning,) = store.warnings
+    assert "line 3: no valid header, so its 1 other lines are not used" in warning
+
+
+def end_to_end(
+    folder: Path,
+    first: Callable[[bytes], bytes] = bytes,
+    second: Callable[[bytes], bytes] = bytes,
+) -> Path:
+    """A store of one file, made of two runs' with a record each."""
+    found = []
+    for run, change in (("r1", first), ("r2", second)):
+        with Writer(folder / run, replace(HEADER, run=run)) as writer:
+            writer.append(replace(RECORD, key=run * 16))
+        (file,) = (folder / run).iterdir()
+        found.append(change(file.read_bytes()))
+    (folder / "both").mkdir()
+    (folder / "both" / "records.jsonl").write_bytes(b"".join(found))
+    return folder / "both"
 
 
 def test_records_come_back_with_their_header(tmp_path: Path) -> None:
@@ -388,7 +420,7 @@ def test_any_json_in_place_of_a_header_field_is_valid_or_a_warning(
         ("retention", '"1_0"', "record.retention: expected a retention"),
         ("retention", '"1.5"', "record.retention: expected a retention"),
         ("retention", '"1e-999999999"', "record.retention: expected a retention"),
-        ("kind", '"header"', "expected an object of kind 'record'"),
+        ("kind", '"none"', "expected an object of kind 'record'"),
         ("surprise", "1", "record: unknown field 'surprise'"),
     ],
 )
