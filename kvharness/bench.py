@@ -57,6 +57,7 @@ class Bench:
         self.gate = Gate.of(self.settings, None if directory else self.lineup.known)
         self.replay: Replay | None = None
         if directory is None:
+            self.gate.check(self.lineup.known)
             self.lineup.add(self.gate.needs.policies)
         else:
             beside = [spec.slug for spec in self.gate.needs.policies]

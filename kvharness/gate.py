@@ -10,19 +10,22 @@ import pytest
 from kvharness.claims import outlook, text
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.planning import Needs, halved, needs, selected
+from kvharness.claims.planning import Needs, can_run, halved, needs, selected
+from kvharness.errors import ClaimProblem, UsageProblem
 from kvharness.inference.region import Verdict
 from kvharness.peer import provided
+from kvharness.request import require
 from kvharness.settings import ClaimsMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from fractions import Fraction
 
     from kvharness.claims.claim import Claim
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement
     from kvharness.claims.plan import Plan
+    from kvharness.registry import Installed
     from kvharness.settings import Settings
 
 #: The user properties that tell what became of a claim, also in JUnit files.
@@ -78,6 +81,22 @@ class Gate:
             installed=known,
             halved=halved(there, found, installed=known),
         )
+
+    def check(self, known: Mapping[str, Installed]) -> None:
+        """Refuse policies that could not be given to ``--policy`` either.
+
+        Raises:
+            ClaimProblem: names the file and the claim.
+        """
+        for claim in self.claims:
+            if self.installed is None or not can_run(claim, self.installed):
+                continue
+            for spec in claim.policies:
+                try:
+                    require(spec, known)
+                except UsageProblem as problem:
+                    told = str(problem).removeprefix("--policy ")
+                    raise ClaimProblem(f"{claim.origin}: claim {claim.id!r}: {told}") from None
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:
         """The retentions to run a policy at."""

@@ -53,22 +53,24 @@ def require(spec: PolicySpec, known: Mapping[str, Installed]) -> None:
         require_press(spec)
         return
     refuse_inside(spec)
-    for part in spec.parts:
-        _refuse_numbers(part)
+    if problem := misplaced_number(spec):
+        raise UsageProblem(f"--policy {spec}: {problem}")
     _require_names(spec, known)
     for part in spec.parts:
         if known[part.name].wraps and len(part.parts) == 1:
             raise _nothing_wrapped(part, known)
 
 
-def _refuse_numbers(spec: PolicySpec) -> None:
-    """A number in the place of a policy is a parameter whose name was left out."""
-    for value in map(str, spec.arguments):
-        if value[0].isdigit():
-            raise UsageProblem(
-                f"--policy {spec}: {value} is no policy; a parameter is written with its name, "
-                f"{spec.name}(NAME={value})"
-            )
+def misplaced_number(spec: PolicySpec) -> str:
+    """Which number stands in the place of a policy, as a parameter without its name would."""
+    for part in spec.parts:
+        for value in map(str, part.arguments):
+            if value[0].isdigit():
+                return (
+                    f"{value} is no policy; a parameter is written with its name, "
+                    f"{part.name}(NAME={value})"
+                )
+    return ""
 
 
 def _nothing_wrapped(spec: PolicySpec, known: Mapping[str, Installed]) -> UsageProblem:

@@ -10,8 +10,10 @@ from kvharness.claims.claim import Column
 from kvharness.claims.discovery import all_claims
 from kvharness.claims.plan import Plan
 from kvharness.claims.planning import Needs
+from kvharness.errors import ClaimProblem
 from kvharness.gate import Gate, status
 from kvharness.inference.region import Verdict
+from kvharness.registry import installed
 from kvharness.settings import ClaimsMode
 from tests.claims.conftest import Made, claim, pair, spread
 from tests.test_settings import settings
@@ -120,6 +122,25 @@ def test_a_claim_about_presses_needs_kvpress(
     assert [str(spec) for spec in found.needs.policies] == ([press, "random"] if version else [])
     (told,) = found.judge(pair(spread(mean=0.4)).evidence())
     assert ("kvpress is not installed" in told.reason) is (version is None), told.reason
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"), [("ada", "ada: it wraps another policy"), ("none-such", "")]
+)
+def test_claims_are_about_policies_that_can_be_named(
+    tmp_path: Path, policy: str, told: str
+) -> None:
+    file = tmp_path / "claims.toml"
+    file.write_text(FAMILY.format("snapkv").replace('policy = "snapkv"', f'policy = "{policy}"'))
+    known = installed()
+    found = Gate.of(settings({"policy": [policy], "kv_claims_file": [str(file)]}), known)
+    (mine,) = (each for each in found.claims if each.origin == str(file))
+    if not told:
+        found.check(known)
+        return
+    with pytest.raises(ClaimProblem) as problem:
+        found.check(known)
+    assert str(problem.value).startswith(f"{file}: claim {mine.id!r}: {told}")
 
 
 def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:

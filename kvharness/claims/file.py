@@ -14,7 +14,8 @@ from kvharness.errors import ClaimProblem, UsageProblem
 from kvharness.inference.method import Method
 from kvharness.inference.region import Kind, Verdict
 from kvharness.peer import misplaced
-from kvharness.spec import PolicySpec
+from kvharness.request import misplaced_number
+from kvharness.spec import EVERY, PolicySpec
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def _policy(table: Table, key: str) -> str:
         specs = []
     if len(specs) != 1:
         raise table.problem(key, f"{shown(value)}: expected one policy such as 'snapkv(window=16)'")
-    if problem := misplaced(specs[0]):
+    if value == EVERY:
+        raise table.problem(key, f"{shown(value)}: expected one policy, not all of them")
+    if problem := misplaced(specs[0]) or misplaced_number(specs[0]):
         raise table.problem(key, f"{shown(value)}: {problem}")
     return value
 

@@ -64,12 +64,13 @@ def halved(
     outside = {
         claim.family
         for claim in claims
-        if claim.id not in inside and (known is None or _can_run(claim, known))
+        if claim.id not in inside and (known is None or can_run(claim, known))
     }
     return frozenset(family for family in inside.values() if family and family in outside)
 
 
-def _can_run(claim: Claim, installed: AbstractSet[str]) -> bool:
+def can_run(claim: Claim, installed: AbstractSet[str]) -> bool:
+    """Whether all that a claim is about is installed."""
     return {name for spec in claim.policies for name in requirements(spec)} <= installed
 
 
@@ -87,7 +88,7 @@ def needs(
     known, specs = None if installed is None else set(installed), {}
     extra: dict[str, set[Fraction]] = defaultdict(set)
     for claim in claims:
-        if known is not None and not _can_run(claim, known):
+        if known is not None and not can_run(claim, known):
             continue
         specs.update({spec.slug: spec for spec in claim.policies})
         for column in columns(claim) if widen else ():

@@ -96,6 +96,19 @@ def test_a_press_stands_only_in_a_press(claims_file: Path) -> None:
     assert "'kvpress:AdaKVPress(press=KnormPress())'" in told, "what to write instead"
 
 
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("all", "expected one policy, not all of them"),
+        ("h2o(16)", "16 is no policy; a parameter is written with its name, h2o(NAME=16)"),
+    ],
+)
+def test_what_no_run_takes_for_one_policy_is_refused(
+    claims_file: Path, policy: str, told: str
+) -> None:
+    assert told in problem(claims_file, policy=policy)
+
+
 def test_claims_stay_in_the_order_of_the_file(claims_file: Path) -> None:
     names = ["b", "a", "c"]
     found = read_claims(write(claims_file, *({**GOOD, "id": name} for name in names)))
