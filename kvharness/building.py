@@ -14,6 +14,8 @@ from kvharness.probe import Probe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_OFFER = "expected a function score(view), a Policy, or what makes one without being given anything"
+
 #: What a policy declares, in the order it is looked at.
 _DECLARED = {
     "needs": Needs,
@@ -35,9 +37,26 @@ def build(offered: Any, parts: Sequence[Policy], parameters: Mapping[str, Any]) 
         return offered
     if inspect.isfunction(offered) and not parts and not parameters and _is_score(offered):
         return FunctionPolicy(function=offered)
+    _expect_maker(offered, len(parts) + len(parameters))
     expect_parameters(offered, parameters)
     _expect_room(offered, parts, parameters)
     return offered(*parts, **parameters)
+
+
+def _expect_maker(offered: Any, given: int) -> None:
+    """Refuse what neither scores nor makes a policy, where nothing else can be meant."""
+    if not callable(offered):
+        raise TypeError(f"{type(offered).__name__} is no policy; {_OFFER}")
+    if not inspect.isfunction(offered) or given:
+        return
+    due = [
+        each.name
+        for each in inspect.signature(offered).parameters.values()
+        if each.default is each.empty
+        and each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
+    ]
+    if len(due) > 1:
+        raise TypeError(f"a function of {', '.join(due)}; {_OFFER}")
 
 
 def _expect_room(offered: Any, parts: Sequence[Policy], named: Mapping[str, object]) -> None:
@@ -74,9 +93,9 @@ def _due(default: object, value: object) -> str:
     """What a parameter with this default should be, where the value is something else."""
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "True or False"
-    if isinstance(default, int) and (isinstance(value, bool | float | str)):
+    if isinstance(default, int) and (value is None or isinstance(value, bool | float | str)):
         return f"a whole number such as {default}"
-    if isinstance(default, float) and isinstance(value, bool | str):
+    if isinstance(default, float) and (value is None or isinstance(value, bool | str)):
         return f"a number such as {default}"
     return ""
 

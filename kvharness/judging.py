@@ -124,7 +124,7 @@ class Judging:
         if self.gate.claims and self.is_shard:
             yield (
                 f"claims are not judged on one shard; when all have run: "
-                f"kvharness claims {typed(self.settings.store)}"
+                f"kvharness claims {typed(self.settings.replay or self.settings.store)}"
             )
         problem = append_summary(self.evidence, self.judgements)
         if problem:

@@ -130,7 +130,7 @@ def _setting(settings: Mapping[str, Any], flag: str) -> str:
         return str(settings[name])
     if name == "model":
         return str(settings["model"]["name"])
-    if name in {"dtype", "device"}:
+    if name in {"dtype", "device", "threads"}:
         return str(settings["model"].get(name, ""))
     if name == "haystack":
         return str(settings.get("options", {}).get(flag, ""))

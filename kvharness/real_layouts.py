@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ def read_layout(records: Sequence[_Named], *, source: str) -> list[Row]:
     Raises:
         DataProblem: no layout fits, or a row breaks its layout.
     """
+    _expect_unicode(records)
     columns = {key for _, record in records for key in record}
     for needed, read in _LAYOUTS.values():
         if columns.issuperset(needed):
@@ -68,6 +70,18 @@ def read_layout(records: Sequence[_Named], *, source: str) -> list[Row]:
         f"Rename the columns, or convert the rows to the first layout"
     )
     raise DataProblem(msg)
+
+
+def _expect_unicode(records: Iterable[_Named]) -> None:
+    """Refuse halves of surrogate pairs, which JSON can write and no tokenizer reads."""
+    for name, record in records:
+        try:
+            json.dumps(record, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("unicode_escape").decode()
+            raise DataProblem(
+                f"{name}: {half} is half of a surrogate pair, expected Unicode text; replace it"
+            ) from None
 
 
 def _own_row(name: str, record: Record) -> Row:

@@ -25,6 +25,7 @@ from kvharness.spec import EVERY, PolicySpec
 from kvharness.suite import SUITES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from fractions import Fraction
 
     import pytest
@@ -97,7 +98,7 @@ class Settings:
             dtype=raw["kv_dtype"],
             threads=_count("--kv-threads", raw["kv_threads"]),
             generate=raw["kv_generate"],
-            data=tuple(_source(text) for text in raw["kv_data"] or ()),
+            data=_sources(raw["kv_data"] or ()),
             haystack=_path("--kv-haystack", haystack, here) if haystack else None,
             hard=bool(raw["kv_hard"]),
             store=_path("--kv-store", raw["kv_store"], config.rootpath),
@@ -141,6 +142,7 @@ class Settings:
             "kv_generate": self.generate,
             "kv_dtype": self.dtype,
             "kv_device": self.device.partition(":")[0],
+            "kv_threads": str(self.threads),
             "kv_haystack": typed(self.haystack) if self.haystack else "",
             **{f"kv_{name}": str(value) for name, value in contract.items()},
         }
@@ -218,6 +220,18 @@ def _count(flag: str, text: str, *, least: int = 1) -> int:
             f"{flag} {text[:40]!r}: expected a whole number from {least} to {_LARGEST}"
         )
     return int(text)
+
+
+def _sources(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for suite, source in map(_source, texts):
+        other = found.setdefault(suite, source)
+        if other != source:
+            raise UsageProblem(
+                f"--kv-data {suite}={other} and {suite}={source}: expected one source for a suite; "
+                f"a folder may hold several files"
+            )
+    return tuple(found.items())
 
 
 def _source(text: str) -> tuple[str, str]:

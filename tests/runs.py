@@ -32,7 +32,7 @@ RECORD = Record(
 
 SETTINGS: dict[str, Any] = {
     "engine": "e1",
-    "model": {"name": "tiny", "digest": "abc", "dtype": "float32", "device": "cpu"},
+    "model": {"name": "tiny", "digest": "abc", "dtype": "float32", "device": "cpu", "threads": "1"},
     "contract": {
         "context": 400,
         "sinks": 3,

@@ -57,6 +57,10 @@ class Around(Policy):
         return self.scorer.score(view)
 
 
+def of_two(view: View, other: View) -> Tensor:
+    return norm(view) + norm(other)
+
+
 @pytest.mark.parametrize(
     ("offered", "parts", "parameters", "made"),
     [
@@ -84,6 +88,10 @@ def test_what_makes_a_policy(
         (Plain, (), {"window": True}, r"window=True: expected a whole number such as 32"),
         (Plain, (), {"share": "much"}, r"share='much': expected a number such as 0.5"),
         (Plain, (), {"causal": 1}, r"causal=1: expected True or False"),
+        (Plain, (), {"window": None}, r"window=None: expected a whole number such as 32"),
+        (Plain, (), {"share": None}, r"share=None: expected a number such as 0.5"),
+        (3, (), {}, r"int is no policy; expected a function score\(view\), a Policy, or"),
+        (of_two, (), {}, r"a function of view, other; expected a function score\(view\)"),
         (Plain, (Around(Plain()),), {}, "window=Around: expected no policy there"),
         (Plain, (), {"windw": 3}, r"no parameter is called 'windw' \(did you mean window\?\)$"),
         (Plain, (), {"q": 3}, "no parameter is called 'q'$"),

@@ -200,6 +200,14 @@ def replayed(folder: Path, *, seeds: Iterable[int] = range(5), **raw: Any) -> Ju
     return judging
 
 
+@pytest.fixture(autouse=True)
+def model_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run was given as its model is there when its store is replayed."""
+    here = tmp_path_factory.mktemp("here")
+    (here / "models" / "tiny").mkdir(parents=True)
+    monkeypatch.chdir(here)
+
+
 def test_a_replay_is_judged_as_a_store(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)

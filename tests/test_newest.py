@@ -65,6 +65,7 @@ def test_a_run_that_evicts_otherwise_hides_no_recording(
         ("--kv-generate", "none", {"generate": "all"}),
         ("--kv-model", "models/tiny", {"model": {**SETTINGS["model"], "name": "large"}}),
         ("--kv-dtype", "float32", {"model": {**SETTINGS["model"], "dtype": "bfloat16"}}),
+        ("--kv-threads", "1", {"model": {**SETTINGS["model"], "threads": "2"}}),
         ("--kv-device", "cpu", {"model": {**SETTINGS["model"], "device": "cuda"}}),
         ("--kv-haystack", "", {"options": {"--kv-haystack": "mine.txt"}}),
     ],

@@ -444,6 +444,11 @@ def test_an_unknown_layout_lists_columns_and_layouts(write: Write, load: Load) -
     [
         ("x.jsonl", '{"context": "x"}\n{"context":\n', "x.jsonl line 2: is not JSON"),
         ("x.jsonl", "[1, 2]\n", "line 1: is no object"),
+        (
+            "x.jsonl",
+            '{"context": "x \\ud800", "questions": [{"question": "y", "answers": ["z"]}]}',
+            r"x.jsonl line 1: .ud800 is half of a surrogate pair, expected Unicode text",
+        ),
         ("x.json", '{"context": "x"}\n{"context": "y"}\n', "x.json: is not JSON .Extra data"),
         ("x.json", "[null]", "row 1: is no object"),
         ("x.json", "[]", "is empty"),

@@ -231,7 +231,10 @@ def test_a_score_function_stays_itself(known: dict[str, Installed]) -> None:
         ("unimportable", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         ("absent", "cannot be loaded: AttributeError"),
         ("raises", "cannot be loaded: RuntimeError: first line"),
-        ("number", "cannot be loaded: TypeError: 'int' object is not callable"),
+        (
+            "number",
+            "cannot be loaded: TypeError: int is no policy; expected a function score(view)",
+        ),
         ("nothing", "is a NoneType, expected a kvharness.Policy or a score function"),
         ("wrapper", "cannot be loaded: TypeError"),
     ],

@@ -95,8 +95,21 @@ def test_what_a_replay_must_be_of_is_what_was_given() -> None:
         "--kv-question": "seen",
         "--kv-evict": "prefill",
     }
-    machine = settings(kv_dtype="auto", kv_device="cuda:1", kv_generate="all")
-    assert machine.demanded == {"--kv-device": "cuda", "--kv-generate": "all"}
+    machine = settings(kv_dtype="auto", kv_device="cuda:1", kv_generate="all", kv_threads="7")
+    assert machine.demanded == {
+        "--kv-device": "cuda",
+        "--kv-generate": "all",
+        "--kv-threads": "7",
+    }
+
+
+def test_a_suite_has_one_source_of_data() -> None:
+    made = settings(kv_data=["qa=one.jsonl", "qa=one.jsonl", "summarization=two.jsonl"])
+    assert made.data == (("qa", "one.jsonl"), ("summarization", "two.jsonl"))
+    with pytest.raises(
+        UsageProblem, match=r"--kv-data qa=one.jsonl and qa=two.jsonl: expected one"
+    ):
+        settings(kv_data=["qa=one.jsonl", "qa=two.jsonl"])
 
 
 def test_a_replay_has_the_items_of_its_store() -> None:
