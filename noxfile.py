@@ -42,7 +42,7 @@ EVERY = (
 #: What a plain run leaves out, wrappers around policies of the claims, and chance beside them.
 ON_REQUEST = (
     "--policy=random,dapq,decode-proximal,expected-attention,kvzip,lava,pyramidkv,sage-kv,"
-    "scissorhands,value-blocks,vatp,ada(snapkv),caote(h2o),caote(snapkv),caote(tova),"
+    "scissorhands,value-blocks,vatp,vatp(sinks=0),ada(snapkv),caote(h2o),caote(snapkv),caote(tova),"
     "coupled(snapkv),criticalkv(snapkv),lkv-h(snapkv),squeeze(snapkv)"
 )
 
