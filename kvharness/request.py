@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from kvharness.errors import UsageProblem
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from kvharness.registry import Installed
 
+#: Names of policies may begin with a digit, too.
+_NUMBER = re.compile(r"\d+(\.\d*)?(e[+-]?\d+)?")
 _FIRST_POLICIES = "run pip install kvharness-policies"
 
 
@@ -65,7 +68,7 @@ def misplaced_number(spec: PolicySpec) -> str:
     """Which number stands in the place of a policy, as a parameter without its name would."""
     for part in spec.parts:
         for value in map(str, part.arguments):
-            if value[0].isdigit():
+            if _NUMBER.fullmatch(value):
                 return (
                     f"{value} is no policy; a parameter is written with its name, "
                     f"{part.name}(NAME={value})"

@@ -45,6 +45,11 @@ def test_a_parameter_without_its_name(known: dict[str, Installed], text: str) ->
         require(spec(text), known)
 
 
+def test_a_name_may_begin_with_a_digit(known: dict[str, Installed]) -> None:
+    known["2opt"] = offered("2opt")
+    require(spec("wrapper(2opt)"), known)
+
+
 @pytest.mark.parametrize(
     ("text", "inside"),
     [("around", "random"), ("around(inner=plain)", "plain"), ("around(of=x)", "random")],
