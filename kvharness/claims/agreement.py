@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from kvharness.provenance import Header
     from kvharness.record import Record
 
-#: Near-ties flip between kernels and library versions; more than that is another policy.
-LEAST_SHARED = 0.99
+#: Near-ties flip between processors and library versions; more than that is another policy.
+#: Measured on the default bench's needles at 0.25: SnapKV and the oracle in bfloat16 share 0.985 at
+#: least between a Xeon with AMX and an EPYC; SnapKV with kernel 5 or 9 for 7 shares 0.84 to 0.89.
+LEAST_SHARED = 0.97
 _LEAST_ITEMS = 2
 _METRICS = ("exact", "slot_accuracy", "nll")
 

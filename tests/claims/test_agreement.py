@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from kvharness.claims.agreement import incomplete, pairs, problems, same_ground
 from kvharness.claims.claim import Column
@@ -96,6 +97,19 @@ def test_other_entries_disagree_unless_nearly_all_are_shared(tmp_path: Path) -> 
     assert "50.00% of them shared" in line
     (line,) = found(old, [record(0, mask="never stored")], tmp_path, exact=False)
     assert "masks not stored" in line
+
+
+@pytest.mark.parametrize(("moved", "agrees"), [(0, True), (3, True), (4, False), (20, False)])
+def test_between_machines_one_entry_in_33_may_differ(
+    tmp_path: Path, moved: int, *, agrees: bool
+) -> None:
+    mask = np.zeros((1, 1, 200), dtype=bool)
+    mask[..., :100] = True
+    other = np.roll(mask, moved, axis=-1)
+    write_mask(tmp_path, "old", mask)
+    write_mask(tmp_path, "other", other)
+    lines = found([record(0, mask="old")], [record(0, mask="other")], tmp_path, exact=False)
+    assert bool(lines) is not agrees
 
 
 def test_metrics_must_lie_in_the_recorded_interval(tmp_path: Path) -> None:
