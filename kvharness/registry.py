@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kvharness.building import build, misdeclared, takes
+from kvharness.entry_points import entry_points_of
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.peer import is_press
 from kvharness.policy import FunctionPolicy, Policy
@@ -18,6 +18,7 @@ from kvharness.source import source_digest
 from kvharness.spec import EVERY, PolicySpec
 
 if TYPE_CHECKING:
+    import importlib.metadata
     from collections.abc import Mapping
 
 GROUP = "kvharness.policies"
@@ -85,7 +86,7 @@ def installed() -> dict[str, Installed]:
     """
     found: dict[str, Installed] = {}
     groups = (GROUP, ON_REQUEST, WRAPPERS)
-    entries = (importlib.metadata.entry_points(group=group) for group in groups)
+    entries = (entry_points_of(group) for group in groups)
     for entry in chain.from_iterable(entries):
         candidate = _installed(entry)
         other = found.setdefault(candidate.name, candidate)

@@ -28,6 +28,9 @@ class MakePair(Protocol):
     def __call__(self, config: Any) -> tuple[PreTrainedModel, Runtime]: ...
 
 
+# Torch reads it when it is first imported, here and in processes that tests start. Threads that
+# wait for each other spin: beside other processes they cost ten times the CPU time of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Two shared cores: wall-clock deadlines would fail at random; CI draws the same examples always.
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -220,15 +220,14 @@ class Asking(Policy):
 def test_a_record_counts_the_seconds_of_its_own_probes(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = probing_module._read
+    real, now = probing_module._read, [0.0]
 
     def slow(*given: Any) -> Any:
-        import time
-
-        time.sleep(0.3)
+        now[0] += 1.0
         return real(*given)
 
     monkeypatch.setattr(probing_module, "_read", slow)
+    monkeypatch.setattr(type(runtime), "clock", lambda _: now[0])
     tasks = [
         scripted(Asking(), "one"),
         scripted(Asking(), "half", Fraction(1, 2)),
@@ -239,11 +238,13 @@ def test_a_record_counts_the_seconds_of_its_own_probes(
         each.policy: each.seconds
         for each in records_of(run_item(make_setup(runtime), make_item(), tasks))
     }
-    assert found["one"].select > 0.3
-    assert found["half"].select > 0.3
-    assert found["more"].select > 0.6
-    assert found["snapkv"].select < 0.3
-    assert all(each.prefill < 0.3 for each in found.values())
+    assert {name: each.select for name, each in found.items()} == {
+        "one": 1.0,
+        "half": 1.0,
+        "more": 2.0,
+        "snapkv": 0.0,
+    }
+    assert all(each.prefill == 0.0 for each in found.values())
 
 
 def test_no_probe_sees_question_or_answer(runtime: Runtime) -> None:

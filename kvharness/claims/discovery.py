@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness.claims.file import check_ids, read_claims
+from kvharness.entry_points import entry_points_of
 from kvharness.errors import ClaimProblem
 from kvharness.inference.region import Kind
 
@@ -63,7 +64,7 @@ def _own() -> list[Path]:
 
 
 def _registered() -> list[Path]:
-    entries = importlib.metadata.entry_points(group=GROUP)
+    entries = entry_points_of(GROUP)
     return [_path(entry) for entry in sorted(entries, key=lambda e: (e.name, e.value))]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvharness.testing.checks import engine, interface, numerics, purity, repeated, selection
 from kvharness.testing.examples import MODELLED, PURE
 from kvharness.testing.mistake import Mistake
+from kvharness.testing.one_thread import one_thread
 from kvharness.testing.reading import overrides
 from kvharness.testing.subject import as_given
 
@@ -49,7 +50,8 @@ class Check:
     def __call__(self, policy: Policy | ScoreFunction) -> None:
         __tracebackhide__ = True
         try:
-            self.function(policy, count=self.count)
+            with one_thread():
+                self.function(policy, count=self.count)
         except Mistake as mistake:
             # The traceback leads through Hypothesis and this package, never through the policy.
             raise mistake.with_traceback(None) from None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib.metadata
+from typing import TYPE_CHECKING
 
+from kvharness.entry_points import entry_points_of
 from kvharness.errors import TrainingProblem, UsageProblem
+
+if TYPE_CHECKING:
+    import importlib.metadata
 
 TRAINERS = "kvharness.trainers"
 ANALYSTS = "kvharness.analysts"
@@ -14,7 +18,7 @@ ANALYSTS = "kvharness.analysts"
 
 def offered(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     """Entry points of a group by name."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+    return {entry.name: entry for entry in entry_points_of(group)}
 
 
 def add_choice(parser: argparse.ArgumentParser, group: str, purpose: str) -> None:
