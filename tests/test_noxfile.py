@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 NOXFILE = Path(__file__).parents[1] / "noxfile.py"
 #: They measure speed or train, and have the threads that torch takes by itself.
 ALL_THREADS = {"perf", "train", "parity"}
-#: Before any test changes it.
-THREADS = int(os.environ["OMP_NUM_THREADS"])
 OWN_ENVIRONMENT = {"hybrid", "parity", "tests_latest"}
+#: They install, or name other sessions.
+RUN_NOTHING = {"environment", "nightly"}
 
 
 class Session:
@@ -29,6 +28,7 @@ class Session:
         self.posargs: list[str] = []
         self.ran: list[tuple[tuple[str, ...], dict[str, str]]] = []
         self.installed: list[tuple[str, ...]] = []
+        self.notified: list[str] = []
         self._tmp = tmp
 
     def run(self, *command: str, env: dict[str, str] | None = None, **_: Any) -> None:
@@ -40,6 +40,9 @@ class Session:
         self.installed.append(arguments)
 
     def log(self, _: str) -> None: ...
+
+    def notify(self, name: str) -> None:
+        self.notified.append(name)
 
     def create_tmp(self) -> str:
         return str(self._tmp)
@@ -74,7 +77,9 @@ def session(tmp_path: Path) -> Session:
 
 
 def sessions(nox_file: ModuleType) -> dict[str, Any]:
-    return {name: each for name, each in vars(nox_file).items() if type(each).__name__ == "Func"}
+    """Those that run something."""
+    found = {name: each for name, each in vars(nox_file).items() if type(each).__name__ == "Func"}
+    return {name: each for name, each in found.items() if name not in RUN_NOTHING}
 
 
 @pytest.fixture
@@ -178,7 +183,6 @@ def test_an_installation_that_failed_is_tried_again(
     assert len(session.ran) == 4, "made twice, installed once"
 
 
-def test_these_tests_have_one_thread_too() -> None:
-    import torch
-
-    assert torch.get_num_threads() == THREADS
+def test_nightly_names_sessions_that_exist(nox_file: ModuleType, session: Session) -> None:
+    nox_file.nightly(session)
+    assert set(session.notified) == OWN_ENVIRONMENT & set(sessions(nox_file))

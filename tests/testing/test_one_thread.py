@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import os
+
 import pytest
 import torch
 
@@ -45,3 +47,8 @@ def test_a_check_runs_its_policy_in_one_thread() -> None:
     finally:
         torch.set_num_threads(before)
     assert seen == {1}
+
+
+def test_the_projects_own_tests_have_one_thread() -> None:
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert torch.get_num_threads() == 1
