@@ -287,6 +287,7 @@ def lint(session: nox.Session) -> None:
     place = shared(session)
     place.run("ruff", "check", ".", env=FIRST_PARTY)
     place.run("ruff", "format", "--check", ".", env=FIRST_PARTY)
+    place.run("typos", env=FIRST_PARTY)
     place.run("mypy", env=FIRST_PARTY)
 
 
