@@ -47,9 +47,9 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def count(value: int, noun: str) -> str:
-    """``1 item``, ``8,280 records``."""
-    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+def count(value: int, noun: str, plural: str = "") -> str:
+    """``1 item``, ``8,280 records``; the plural has an s if no other is given."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {plural or f'{noun}s'}"
 
 
 def milliseconds(seconds: float) -> str:

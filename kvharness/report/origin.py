@@ -150,5 +150,5 @@ def _when(headers: Sequence[Header]) -> str:
     if not headers:
         return ""
     first, last = (pick(header.created for header in headers) for pick in (min, max))
-    runs = notation.count(len(headers), "process").replace("processs", "processes")
+    runs = notation.count(len(headers), "process", "processes")
     return f"{first}, {runs}" if first == last else f"{first} to {last}, {runs}"
