@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kvharness.items.language_modelling import language_modelling_items
 from kvharness.items.ledger import ledger_items
@@ -13,19 +13,10 @@ from kvharness.items.qa_hard import comparison_items, records_items, two_hop_ite
 from kvharness.items.summarization import summarization_items
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
+    from collections.abc import Callable, Collection
 
     from kvharness.item import Item
-    from kvharness.prompt import Encoder
-
-
-class Draw(Protocol):
-    """Makes the items of one seed."""
-
-    def __call__(
-        self, encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None
-    ) -> list[Item]: ...
+    from kvharness.items.drawing import Drawing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +27,7 @@ class Suite:
         name: as in test ids.
         score: the headline metric, a key of `Record.metrics`.
         summary: one line for `kvharness suites`.
-        draw: makes the items.
+        draw: makes the items of one seed.
         hard: meant for larger models; collected only with ``--kv-hard``.
         alone: collected only where its file is named: it takes as long as all others together.
         solvable: whether a good model scores near 1; not where nobody could know what comes.
@@ -47,7 +38,7 @@ class Suite:
     name: str
     score: str
     summary: str
-    draw: Draw
+    draw: Callable[[Drawing], list[Item]]
     hard: bool = False
     alone: bool = False
     solvable: bool = True

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kvharness.items.drawing import Drawing
 from kvharness.prompt import Encoder
 from kvharness.suite import SUITES
 
@@ -77,13 +78,14 @@ class Supply:
         settings = self._settings
         if not self.is_generated(group.suite):
             return self._read(group)
-        return SUITES[group.suite].draw(
-            self.encoder,
+        drawing = Drawing(
+            encoder=self.encoder,
             context=settings.contract.context,
             seed=group.seed,
             count=settings.items,
             haystack=settings.haystack,
         )
+        return SUITES[group.suite].draw(drawing)
 
     def _read(self, group: Group) -> list[Item]:
         from kvharness.real_data import load_items  # noqa: PLC0415 - datasets is slow

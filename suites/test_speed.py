@@ -64,10 +64,11 @@ def _policy(name: str) -> LoadedPolicy:
 
 
 def _grid(runtime: Runtime) -> Grid:
+    from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
     from kvharness.speed import Grid
 
-    (item,) = needle_items(runtime.encoder, context=CONTEXT, seed=0, count=1)
+    (item,) = needle_items(Drawing(encoder=runtime.encoder, context=CONTEXT, seed=0, count=1))
     question = item.questions[0]
     asked = (*question.question, *question.tail)
     filling = runtime.encoder.ids(" and what else do you remember of it") * QUESTION

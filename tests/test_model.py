@@ -18,6 +18,7 @@ from kvharness.cell import Cell
 from kvharness.contract import Contract
 from kvharness.engine import run_item
 from kvharness.errors import ModelProblem, UsageProblem
+from kvharness.items.drawing import Drawing
 from kvharness.items.needle import needle_items
 from kvharness.model import EMBEDDED, ModelSource, cache_directory, describe, find_model
 from kvharness.record import Record
@@ -314,7 +315,7 @@ def test_a_model_that_lacks_a_part_is_not_installed(parts: list[Path]) -> None:
 def test_the_embedded_model_finds_needles_and_generates_what_it_is_scored_on() -> None:
     runtime = Runtime.load(find_model(NAME), device="cpu", dtype="float32")
     contract = Contract(context=256)
-    drawn = needle_items(runtime.encoder, context=256, seed=0, count=4)
+    drawn = needle_items(Drawing(encoder=runtime.encoder, context=256, seed=0, count=4))
     items = [item for item in drawn if item.variant == "single"]
     assert len(items) == 2
     setup = Setup(runtime=runtime, contract=contract, generate=Generate.ALL, score_name="exact")
@@ -335,7 +336,7 @@ def test_the_hybrid_model_evicts_its_global_layers_alone() -> None:
     runtime = Runtime.load(find_model(HYBRID), device="cpu", dtype="float32")
     ids = runtime.encoder.ids("The capital of France is")
     assert ids == (818, 5279, 529, 7001, 563)
-    drawn = needle_items(runtime.encoder, context=640, seed=0, count=1)
+    drawn = needle_items(Drawing(encoder=runtime.encoder, context=640, seed=0, count=1))
     contract = Contract(context=640)
     setup = Setup(runtime=runtime, contract=contract, generate=Generate.NONE, score_name="exact")
     records = []

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness.errors import UsageProblem
+from kvharness.items.drawing import Drawing
 from kvharness.prompt import Encoder
 from kvharness.suite import SUITES, Suite
 
@@ -45,8 +46,8 @@ def items(suite: Suite, encoder: Encoder) -> list[Item]:
 
 
 def _draw(suite: Suite, encoder: Encoder, **changes: Any) -> list[Item]:
-    asked = {"context": 1000, "seed": 1, "count": 12, "haystack": None, **changes}
-    return suite.draw(encoder, **asked)
+    asked = {"context": 1000, "seed": 1, "count": 12, **changes}
+    return suite.draw(Drawing(encoder=encoder, **asked))
 
 
 def _questions(items: list[Item]) -> list[tuple[Item, Question]]:

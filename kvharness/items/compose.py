@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 from kvharness.errors import UsageProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import random
+    from collections.abc import Iterator, Sequence
 
-    from kvharness.item import Item, Span
+    from kvharness.item import Span
     from kvharness.items.filler import Filler
     from kvharness.prompt import Encoder
 
@@ -46,29 +46,6 @@ class TooShort(UsageProblem):
             f"tokens or more with this model's tokenizer"
         )
         self.least = least
-
-
-def draw_all(make: Callable[[int], Item], count: int) -> list[Item]:
-    """Items 0 to ``count - 1``.
-
-    Raises:
-        TooShort: names the length that would do for all of them.
-    """
-    items: list[Item] = []
-    short: list[TooShort] = []
-    for number in range(count):
-        try:
-            items.append(make(number))
-        except TooShort as problem:
-            short.append(problem)
-    if short:
-        raise max(short, key=lambda problem: problem.least)
-    return items
-
-
-def item_rng(suite: str, seed: int, number: int | str = "") -> random.Random:
-    """The generator of one item; independent of how many items are drawn."""
-    return random.Random(f"kvharness/{suite}/{seed}/{number}")
 
 
 def compose(

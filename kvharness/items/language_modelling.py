@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import TooShort, draw_all, item_rng
+from kvharness.items.compose import Document, TooShort
 from kvharness.items.filler import grammar, read_sentences
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from kvharness.items.drawing import Drawing
     from kvharness.prompt import Encoder
 
 #: Of a text's own grammar.
@@ -26,32 +27,25 @@ _PARAGRAPH = 6
 _LEAST = 64
 
 
-def language_modelling_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def language_modelling_items(drawing: Drawing) -> list[Item]:
     """Texts whose first three quarters are the context; ``haystack`` gives real ones."""
-    return draw_all(
-        lambda number: _item(encoder, context=context, seed=seed, number=number, haystack=haystack),
-        count,
-    )
+    return drawing.each(lambda number: _item(drawing, number))
 
 
-def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
-    rng = item_rng("language-modelling", seed, number)
-    head = encoder.head
-    room, ahead = context - len(head), context // 3
+def _item(drawing: Drawing, number: int) -> Item:
+    encoder, haystack = drawing.encoder, drawing.haystack
+    head, rng = encoder.head, drawing.rng("language-modelling", number)
+    room, ahead = drawing.context - len(head), drawing.context // 3
     if room < _LEAST:
-        raise TooShort(context, least=len(head) + _LEAST)
+        raise TooShort(drawing.context, least=len(head) + _LEAST)
     ids = _text(encoder, _sentences(rng, haystack), room + ahead)
     tail, answer = ids[room : room + 1], ids[room + 1 :]
-    return Item(
-        suite="language-modelling",
-        name=f"language-modelling-s{seed}-{number:02d}",
+    return drawing.item(
+        "language-modelling",
+        number,
         variant="generated" if haystack is None else haystack.name,
-        seed=seed,
-        context=(*head, *ids[:room]),
-        text=encoder.text(ids[:room]),
-        questions=(_question(encoder, tail, answer),),
+        document=Document(ids=(*head, *ids[:room]), text=encoder.text(ids[:room]), spans=()),
+        questions=[_question(encoder, tail, answer)],
     )
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, draw_all, item_rng
-from kvharness.items.filler import Filler
+from kvharness.items.compose import Planted
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
-    from pathlib import Path
 
     from kvharness.item import Span
+    from kvharness.items.drawing import Drawing
     from kvharness.prompt import Encoder
 
 #: With three digits each, both copies together take about 300 tokens of the embedded model.
@@ -33,32 +32,20 @@ _AGAIN = "The harbour ledger, once more:"
 _SLACK = 8
 
 
-def ledger_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def ledger_items(drawing: Drawing) -> list[Item]:
     """Prose with one ledger of sixteen invented towns and three-digit sums."""
-    return draw_all(
-        lambda number: _item(encoder, context=context, seed=seed, number=number, haystack=haystack),
-        count,
-    )
+    return drawing.each(lambda number: _item(drawing, number))
 
 
-def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
-    rng = item_rng("ledger", seed, number)
+def _item(drawing: Drawing, number: int) -> Item:
+    rng = drawing.rng("ledger", number)
     entries = _entries(rng)
     listing = f"{_OPENING} {_listed(entries)}."
     planted = [Planted(text=listing, depth=rng.uniform(0.1, 0.6))]
-    filler = Filler(rng, haystack=haystack, avoid=[word for entry in entries for word in entry])
-    document = compose(encoder, filler, context=context, planted=planted)
-    return Item(
-        suite="ledger",
-        name=f"ledger-s{seed}-{number:02d}",
-        variant="twice",
-        seed=seed,
-        context=document.ids,
-        text=document.text,
-        questions=(_question(encoder, entries, document.spans),),
-    )
+    told = [word for entry in entries for word in entry]
+    document = drawing.document(rng, planted=planted, avoid=told)
+    question = _question(drawing.encoder, entries, document.spans)
+    return drawing.item("ledger", number, variant="twice", document=document, questions=[question])
 
 
 def _entries(rng: random.Random) -> list[tuple[str, str]]:

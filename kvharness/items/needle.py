@@ -10,15 +10,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, draw_all, item_rng, stratified_depths
-from kvharness.items.filler import Filler
+from kvharness.items.compose import Planted, stratified_depths
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kvharness.items.compose import Document
+    from kvharness.items.drawing import Drawing
     from kvharness.prompt import Encoder
 
 _THINGS = [
@@ -44,46 +42,26 @@ class Variant(StrEnum):
     MULTI_VALUE = "multi-value"
 
 
-def needle_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def needle_items(drawing: Drawing) -> list[Item]:
     """Items in turn single, multi-key and multi-value, at depths stratified over the seed."""
-    rng = item_rng("needle", seed)
-    depths = stratified_depths(rng, count)
+    rng = drawing.rng("needle")
+    depths = stratified_depths(rng, drawing.count)
     rng.shuffle(depths)
-    return draw_all(
-        lambda number: _item(
-            encoder,
-            context=context,
-            seed=seed,
-            number=number,
-            depth=depths[number],
-            haystack=haystack,
-        ),
-        count,
-    )
+    return drawing.each(lambda number: _item(drawing, number, depths[number]))
 
 
-def _item(
-    encoder: Encoder, *, context: int, seed: int, number: int, depth: float, haystack: Path | None
-) -> Item:
-    rng = item_rng("needle", seed, number)
+def _item(drawing: Drawing, number: int, depth: float) -> Item:
+    rng = drawing.rng("needle", number)
     variant = list(Variant)[number % len(Variant)]
     things = [f"{place} {rng.choice(_THINGS)}" for place in places(rng, 1 + _DISTRACTORS)]
     codes = numbers(rng, 1 + _DISTRACTORS, digits=6)
-    filler = Filler(rng, haystack=haystack, avoid=codes)
     facts = _facts(variant, things, codes)
     where = [depth, *(rng.random() for _ in facts[1:])]
     planted = [Planted(text=fact, depth=at) for fact, at in zip(facts, where, strict=True)]
-    document = compose(encoder, filler, context=context, planted=planted)
-    return Item(
-        suite="needle",
-        name=f"needle-s{seed}-{number:02d}",
-        variant=variant.value,
-        seed=seed,
-        context=document.ids,
-        text=document.text,
-        questions=(_question(encoder, variant, things[0], codes, document),),
+    document = drawing.document(rng, planted=planted, avoid=codes)
+    question = _question(drawing.encoder, variant, things[0], codes, document)
+    return drawing.item(
+        "needle", number, variant=variant.value, document=document, questions=[question]
     )
 
 

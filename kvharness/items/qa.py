@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import compose, draw_all, item_rng, plant, stratified_depths
-from kvharness.items.filler import Filler
+from kvharness.items.compose import plant, stratified_depths
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from kvharness.item import Span
     from kvharness.items.compose import Planted
+    from kvharness.items.drawing import Drawing
     from kvharness.prompt import Encoder
 
 FACTS = 8
@@ -183,40 +182,23 @@ class Genre:
     variant: str
     tell: Callable[[random.Random], tuple[list[Planted], list[Asked]]]
 
-    def items(
-        self, encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None
-    ) -> list[Item]:
-        return draw_all(
-            lambda number: self._item(
-                encoder, context=context, seed=seed, number=number, haystack=haystack
-            ),
-            count,
-        )
+    def items(self, drawing: Drawing) -> list[Item]:
+        return drawing.each(lambda number: self._item(drawing, number))
 
-    def _item(
-        self, encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None
-    ) -> Item:
-        rng = item_rng(self.suite, seed, number)
+    def _item(self, drawing: Drawing, number: int) -> Item:
+        rng = drawing.rng(self.suite, number)
         planted, asked = self.tell(rng)
-        filler = Filler(rng, haystack=haystack, avoid=[each.value for each in asked])
-        document = compose(encoder, filler, context=context, planted=planted)
-        return Item(
-            suite=self.suite,
-            name=f"{self.suite}-s{seed}-{number:02d}",
-            variant=self.variant,
-            seed=seed,
-            context=document.ids,
-            text=document.text,
-            questions=tuple(each.question(encoder, document.spans) for each in asked),
+        avoid = [each.value for each in asked]
+        document = drawing.document(rng, planted=planted, avoid=avoid)
+        questions = [each.question(drawing.encoder, document.spans) for each in asked]
+        return drawing.item(
+            self.suite, number, variant=self.variant, document=document, questions=questions
         )
 
 
-def qa_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def qa_items(drawing: Drawing) -> list[Item]:
     """Documents with eight facts each."""
-    genre = Genre(suite="qa", variant="facts", tell=_facts)
-    return genre.items(encoder, context=context, seed=seed, count=count, haystack=haystack)
+    return Genre(suite="qa", variant="facts", tell=_facts).items(drawing)
 
 
 def _facts(rng: random.Random) -> tuple[list[Planted], list[Asked]]:

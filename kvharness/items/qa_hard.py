@@ -17,11 +17,10 @@ from kvharness.items.qa import Asked, Genre, words
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from kvharness.item import Item
     from kvharness.items.compose import Planted
-    from kvharness.prompt import Encoder
+    from kvharness.items.drawing import Drawing
 
 RECORDS = 8
 CHAINS = 6
@@ -126,28 +125,19 @@ _CONTESTS = (
 )
 
 
-def records_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def records_items(drawing: Drawing) -> list[Item]:
     """Eight people with the same attributes; of each, one attribute is asked for."""
-    genre = Genre(suite="qa-records", variant="records", tell=_records)
-    return genre.items(encoder, context=context, seed=seed, count=count, haystack=haystack)
+    return Genre(suite="qa-records", variant="records", tell=_records).items(drawing)
 
 
-def two_hop_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def two_hop_items(drawing: Drawing) -> list[Item]:
     """Six chains of one relation, from a place over a person to a number; all are asked for."""
-    genre = Genre(suite="qa-two-hop", variant="two-hop", tell=_two_hop)
-    return genre.items(encoder, context=context, seed=seed, count=count, haystack=haystack)
+    return Genre(suite="qa-two-hop", variant="two-hop", tell=_two_hop).items(drawing)
 
 
-def comparison_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def comparison_items(drawing: Drawing) -> list[Item]:
     """Four pairs of facts, asked which place has the larger number; a guess is right in half."""
-    genre = Genre(suite="qa-comparison", variant="comparison", tell=_comparison)
-    return genre.items(encoder, context=context, seed=seed, count=count, haystack=haystack)
+    return Genre(suite="qa-comparison", variant="comparison", tell=_comparison).items(drawing)
 
 
 def _scattered(rng: random.Random, sentences: Sequence[str]) -> list[Planted]:

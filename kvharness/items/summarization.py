@@ -11,17 +11,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kvharness.item import Item, Question
-from kvharness.items.compose import Planted, compose, draw_all, item_rng, stratified_depths
-from kvharness.items.filler import Filler
+from kvharness.items.compose import Planted, stratified_depths
 from kvharness.items.names import numbers, places
 from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Sequence
-    from pathlib import Path
 
     from kvharness.items.compose import Document
+    from kvharness.items.drawing import Drawing
     from kvharness.prompt import Encoder
 
 DECISIONS = 3
@@ -88,33 +87,22 @@ class _Motion:
     sum: str
 
 
-def summarization_items(
-    encoder: Encoder, *, context: int, seed: int, count: int, haystack: Path | None = None
-) -> list[Item]:
+def summarization_items(drawing: Drawing) -> list[Item]:
     """In turn minutes and reports, three decisions and four decoys each."""
-    return draw_all(
-        lambda number: _item(encoder, context=context, seed=seed, number=number, haystack=haystack),
-        count,
-    )
+    return drawing.each(lambda number: _item(drawing, number))
 
 
-def _item(encoder: Encoder, *, context: int, seed: int, number: int, haystack: Path | None) -> Item:
-    rng = item_rng("summarization", seed, number)
+def _item(drawing: Drawing, number: int) -> Item:
+    rng = drawing.rng("summarization", number)
     variant = list(Variant)[number % len(Variant)]
     motions = _motions(rng, DECISIONS + DECOYS)
     decided, decoys = motions[:DECISIONS], motions[DECISIONS:]
     planted = _plant(rng, _WORDINGS[variant], decided, decoys)
     stated = [value for motion in motions for value in (motion.place, motion.sum)]
-    filler = Filler(rng, haystack=haystack, avoid=stated)
-    document = compose(encoder, filler, context=context, planted=planted)
-    return Item(
-        suite="summarization",
-        name=f"summarization-s{seed}-{number:02d}",
-        variant=variant.value,
-        seed=seed,
-        context=document.ids,
-        text=document.text,
-        questions=(_question(encoder, _WORDINGS[variant], decided, decoys, document),),
+    document = drawing.document(rng, planted=planted, avoid=stated)
+    question = _question(drawing.encoder, _WORDINGS[variant], decided, decoys, document)
+    return drawing.item(
+        "summarization", number, variant=variant.value, document=document, questions=[question]
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from tqdm import tqdm
 
 from kvharness.errors import UsageProblem
+from kvharness.items.drawing import Drawing
 from kvharness.source import source_digest
 from kvharness.suite import SUITES
 from kvharness.training.checkpoint import checkpoint_file, read_checkpoint, write_checkpoint
@@ -86,7 +87,7 @@ class Job:
         encoder = self.runtime.encoder
         found = cut(self.corpus, encoder, context=context, ahead=ahead)
         drawn = (
-            suite.draw(encoder, context=_CONTEXT, seed=seed, count=_ITEMS, haystack=None)
+            suite.draw(Drawing(encoder=encoder, context=_CONTEXT, seed=seed, count=_ITEMS))
             for suite in SUITES.values()
             for seed in range(_SEEDS)
         )

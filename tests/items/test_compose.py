@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvharness.errors import UsageProblem
-from kvharness.items.compose import Planted, compose, item_rng, plant, stratified_depths
+from kvharness.items.compose import Planted, compose, plant, stratified_depths
 from kvharness.items.filler import Filler
 from kvharness.prompt import Encoder
 
@@ -147,16 +147,3 @@ def test_plant_pairs_each_text_with_its_depth() -> None:
     ]
     with pytest.raises(ValueError, match="shorter"):
         plant(["a", "b"], [0.1])
-
-
-def test_every_item_has_a_generator_of_its_own() -> None:
-    names: list[tuple[str, int, int | str]] = [
-        ("needle", 0, 0),
-        ("needle", 0, 1),
-        ("needle", 1, 0),
-        ("needle", 0, ""),
-        ("qa", 0, 0),
-    ]
-    draws = [item_rng(*name).random() for name in names]
-    assert len(set(draws)) == len(names)
-    assert draws == [item_rng(*name).random() for name in names]

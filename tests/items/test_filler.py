@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvharness.errors import DataProblem
+from kvharness.items.drawing import Drawing
 from kvharness.items.filler import Filler, essays, grammar, read_sentences, split_sentences
 from kvharness.items.novelty import Novelty
 from kvharness.prompt import Encoder
@@ -148,6 +149,6 @@ def test_filler_hardly_repeats_in_a_run(tokenizer: PreTrainedTokenizerFast) -> N
     contexts = [
         item.context
         for name in ("needle", "qa", "summarization")
-        for item in SUITES[name].draw(encoder, context=1024, seed=0, count=12, haystack=None)
+        for item in SUITES[name].draw(Drawing(encoder=encoder, context=1024, seed=0, count=12))
     ]
     assert Novelty.of(contexts).share >= 0.95

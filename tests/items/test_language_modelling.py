@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvharness.items.compose import TooShort
+from kvharness.items.drawing import Drawing
 from kvharness.items.language_modelling import language_modelling_items
 from kvharness.prompt import Encoder
 
@@ -28,7 +29,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture(scope="module")
 def items(encoder: Encoder) -> list[Item]:
-    return language_modelling_items(encoder, context=CONTEXT, seed=3, count=4)
+    return language_modelling_items(Drawing(encoder=encoder, context=CONTEXT, seed=3, count=4))
 
 
 def test_three_quarters_are_the_context_and_one_is_scored(
@@ -70,20 +71,22 @@ def test_the_end_comes_back_to_the_beginning(encoder: Encoder, items: list[Item]
 
 
 def test_seeds_and_numbers_draw_texts_of_their_own(encoder: Encoder, items: list[Item]) -> None:
-    again = language_modelling_items(encoder, context=CONTEXT, seed=3, count=2)
+    again = language_modelling_items(Drawing(encoder=encoder, context=CONTEXT, seed=3, count=2))
     assert [item.digest for item in again] == [item.digest for item in items[:2]]
-    other = language_modelling_items(encoder, context=CONTEXT, seed=4, count=2)
+    other = language_modelling_items(Drawing(encoder=encoder, context=CONTEXT, seed=4, count=2))
     assert len({item.digest for item in (*items, *other)}) == 6
 
 
 def test_a_text_of_the_users(encoder: Encoder, tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text(" ".join(f"The ship saw {number} whales." for number in range(300)))
-    (item,) = language_modelling_items(encoder, context=300, seed=0, count=1, haystack=file)
+    (item,) = language_modelling_items(
+        Drawing(encoder=encoder, context=300, seed=0, count=1, haystack=file)
+    )
     assert "whales" in item.text
     assert item.variant == "mine.txt"
 
 
 def test_too_short(encoder: Encoder) -> None:
     with pytest.raises(TooShort):
-        language_modelling_items(encoder, context=40, seed=0, count=1)
+        language_modelling_items(Drawing(encoder=encoder, context=40, seed=0, count=1))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvharness.items.compose import TooShort
+from kvharness.items.drawing import Drawing
 from kvharness.items.ledger import ledger_items
 from kvharness.prompt import Encoder
 
@@ -23,7 +24,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture(scope="module")
 def items(encoder: Encoder) -> list[Item]:
-    return ledger_items(encoder, context=CONTEXT, seed=3, count=4)
+    return ledger_items(Drawing(encoder=encoder, context=CONTEXT, seed=3, count=4))
 
 
 def test_the_ledger_stands_in_the_text_once(encoder: Encoder, items: list[Item]) -> None:
@@ -70,4 +71,4 @@ def test_ledgers_differ(items: list[Item]) -> None:
 
 def test_a_context_that_cannot_hold_it_is_refused(encoder: Encoder) -> None:
     with pytest.raises(TooShort, match="--kv-context 200 is too short"):
-        ledger_items(encoder, context=200, seed=0, count=1)
+        ledger_items(Drawing(encoder=encoder, context=200, seed=0, count=1))

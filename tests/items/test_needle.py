@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvharness.items.drawing import Drawing
 from kvharness.items.needle import Variant, needle_items
 from kvharness.prompt import Encoder
 
@@ -27,7 +28,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture(scope="module")
 def items(encoder: Encoder) -> list[Item]:
-    return needle_items(encoder, context=900, seed=3, count=12)
+    return needle_items(Drawing(encoder=encoder, context=900, seed=3, count=12))
 
 
 def _starts(items: list[Item]) -> list[int]:
@@ -89,7 +90,7 @@ def test_the_answer_prefix_repeats_the_question(encoder: Encoder, items: list[It
 @given(st.integers(0, 2**32))
 def test_depths_are_stratified_over_a_seed(encoder: Encoder, seed: int) -> None:
     count, context = 8, 1600
-    drawn = needle_items(encoder, context=context, seed=seed, count=count)
+    drawn = needle_items(Drawing(encoder=encoder, context=context, seed=seed, count=count))
     for part, start in enumerate(sorted(_starts(drawn))):
         assert part / count - 0.05 <= start / context <= (part + 1) / count + 0.05
 
@@ -101,7 +102,7 @@ def test_depths_are_in_no_order(items: list[Item]) -> None:
 
 
 def test_more_items_ask_the_same_at_other_depths(encoder: Encoder, items: list[Item]) -> None:
-    fewer = needle_items(encoder, context=900, seed=3, count=4)
+    fewer = needle_items(Drawing(encoder=encoder, context=900, seed=3, count=4))
     for short, long in zip(fewer, items, strict=False):
         assert short.questions[0].text == long.questions[0].text
         assert short.questions[0].answer == long.questions[0].answer
@@ -112,7 +113,9 @@ def test_needles_hide_in_a_file(encoder: Encoder, tmp_path: Path) -> None:
     haystack = tmp_path / "sea.txt"
     lines = [f"The {word} sea was calm." for word in "abcdefghijklmnopqrstuvwxy"]
     haystack.write_text("\n".join(lines), encoding="utf-8")
-    (item,) = needle_items(encoder, context=500, seed=0, count=1, haystack=haystack)
+    (item,) = needle_items(
+        Drawing(encoder=encoder, context=500, seed=0, count=1, haystack=haystack)
+    )
     words = re.findall(r"The (\w) sea", item.text)
     order = "".join(words)
     assert order in "abcdefghijklmnopqrstuvwxy" * 3

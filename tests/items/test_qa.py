@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvharness.items.drawing import Drawing
 from kvharness.items.qa import FACTS, PREDICATES, draw_values, qa_items
 from kvharness.prompt import Encoder
 
@@ -28,7 +29,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture(scope="module")
 def items(encoder: Encoder) -> list[Item]:
-    return qa_items(encoder, context=900, seed=1, count=8)
+    return qa_items(Drawing(encoder=encoder, context=900, seed=1, count=8))
 
 
 def _asked(items: list[Item]) -> list[tuple[Item, Question]]:

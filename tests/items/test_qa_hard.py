@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvharness.items.drawing import Drawing
 from kvharness.items.filler import essays
 from kvharness.items.qa_hard import (
     _ATTRIBUTES,
@@ -61,7 +62,7 @@ def test_no_job_is_a_word_of_the_filler() -> None:
 @settings(max_examples=10)
 @given(SEEDS)
 def test_records_share_their_attributes(encoder: Encoder, seed: int) -> None:
-    (item,) = records_items(encoder, context=900, seed=seed, count=1)
+    (item,) = records_items(Drawing(encoder=encoder, context=900, seed=seed, count=1))
     rows = RECORD.findall(item.text)
     assert len(rows) == len(item.questions) == len(item.evidence) == RECORDS
     for column in zip(*rows, strict=True):
@@ -77,7 +78,7 @@ def _person(question: Question) -> str:
 
 
 def test_a_record_answers_its_question(encoder: Encoder) -> None:
-    for item in records_items(encoder, context=900, seed=0, count=4):
+    for item in records_items(Drawing(encoder=encoder, context=900, seed=0, count=4)):
         for question in item.questions:
             (record,) = _evidence(encoder, item, question)
             match = RECORD.fullmatch(record)
@@ -90,7 +91,7 @@ def test_a_record_answers_its_question(encoder: Encoder) -> None:
 
 
 def test_each_attribute_is_asked_for_twice(encoder: Encoder) -> None:
-    (item,) = records_items(encoder, context=900, seed=0, count=1)
+    (item,) = records_items(Drawing(encoder=encoder, context=900, seed=0, count=1))
     leads = Counter(re.sub(r"[A-Z]\w+ [A-Z]\w+", "{person}", q.text) for q in item.questions)
     assert leads == {text: 2 for text, _ in _ATTRIBUTES.values()}
 
@@ -98,7 +99,7 @@ def test_each_attribute_is_asked_for_twice(encoder: Encoder) -> None:
 @settings(max_examples=10)
 @given(SEEDS)
 def test_two_hops_lead_to_the_value(encoder: Encoder, seed: int) -> None:
-    (item,) = two_hop_items(encoder, context=900, seed=seed, count=1)
+    (item,) = two_hop_items(Drawing(encoder=encoder, context=900, seed=seed, count=1))
     assert len(item.questions) == CHAINS
     assert len(item.evidence) == 2 * CHAINS
     for question in item.questions:
@@ -111,7 +112,7 @@ def test_two_hops_lead_to_the_value(encoder: Encoder, seed: int) -> None:
 
 
 def test_neither_question_nor_prefix_names_the_entity_between(encoder: Encoder) -> None:
-    for item in two_hop_items(encoder, context=900, seed=0, count=8):
+    for item in two_hop_items(Drawing(encoder=encoder, context=900, seed=0, count=8)):
         for question in item.questions:
             first, _ = _evidence(encoder, item, question)
             person = first.rpartition(" by ")[2].rstrip(".")
@@ -120,7 +121,7 @@ def test_neither_question_nor_prefix_names_the_entity_between(encoder: Encoder) 
 
 
 def test_the_chains_of_a_document_share_their_predicates(encoder: Encoder) -> None:
-    for item in two_hop_items(encoder, context=900, seed=0, count=8):
+    for item in two_hop_items(Drawing(encoder=encoder, context=900, seed=0, count=8)):
         texts = {re.sub(r"\b[A-Z]\w+(?=[ ?])", "", q.text[4:]) for q in item.questions}
         assert len(texts) == 1
         values = {question.reference for question in item.questions}
@@ -128,7 +129,7 @@ def test_the_chains_of_a_document_share_their_predicates(encoder: Encoder) -> No
 
 
 def test_the_facts_of_a_chain_come_in_either_order(encoder: Encoder) -> None:
-    items = two_hop_items(encoder, context=900, seed=0, count=6)
+    items = two_hop_items(Drawing(encoder=encoder, context=900, seed=0, count=6))
     asked = [question for item in items for question in item.questions]
     forward = sum(question.evidence[0] < question.evidence[1] for question in asked)
     assert len(asked) / 4 < forward < len(asked) * 3 / 4
@@ -137,7 +138,7 @@ def test_the_facts_of_a_chain_come_in_either_order(encoder: Encoder) -> None:
 @settings(max_examples=10)
 @given(SEEDS)
 def test_the_larger_number_wins(encoder: Encoder, seed: int) -> None:
-    (item,) = comparison_items(encoder, context=900, seed=seed, count=1)
+    (item,) = comparison_items(Drawing(encoder=encoder, context=900, seed=seed, count=1))
     assert len(item.questions) == PAIRS
     for question in item.questions:
         sizes = {}
@@ -150,7 +151,7 @@ def test_the_larger_number_wins(encoder: Encoder, seed: int) -> None:
 
 
 def test_the_place_in_the_question_gives_nothing_away(encoder: Encoder) -> None:
-    items = comparison_items(encoder, context=700, seed=0, count=25)
+    items = comparison_items(Drawing(encoder=encoder, context=700, seed=0, count=25))
     asked = [question for item in items for question in item.questions]
     first = sum(q.text.index(q.reference) < q.text.index(q.decoys[0]) for q in asked)
     early = sum(q.evidence[0] < q.evidence[1] for q in asked)
@@ -161,7 +162,7 @@ def test_the_place_in_the_question_gives_nothing_away(encoder: Encoder) -> None:
 @pytest.mark.parametrize("draw", [records_items, two_hop_items, comparison_items])
 def test_the_prefix_leads_to_the_value_alone(encoder: Encoder, draw: object) -> None:
     assert callable(draw)
-    for item in draw(encoder, context=900, seed=2, count=4):
+    for item in draw(Drawing(encoder=encoder, context=900, seed=2, count=4)):
         for question in item.questions:
             prefix = _prefix(encoder, question)
             assert prefix[0].isupper()

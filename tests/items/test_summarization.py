@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvharness.items.drawing import Drawing
 from kvharness.items.summarization import DECISIONS, DECOYS, Variant, summarization_items
 from kvharness.prompt import Encoder
 
@@ -26,7 +27,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
 
 @pytest.fixture(scope="module")
 def items(encoder: Encoder) -> list[Item]:
-    return summarization_items(encoder, context=900, seed=1, count=8)
+    return summarization_items(Drawing(encoder=encoder, context=900, seed=1, count=8))
 
 
 def test_variants_take_turns(items: list[Item]) -> None:
@@ -63,7 +64,7 @@ def test_the_slots_are_places_and_sums(encoder: Encoder, items: list[Item]) -> N
 @settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_decoys_are_rejected_proposals(encoder: Encoder, seed: int) -> None:
-    (item,) = summarization_items(encoder, context=700, seed=seed, count=1)
+    (item,) = summarization_items(Drawing(encoder=encoder, context=700, seed=seed, count=1))
     (question,) = item.questions
     assert len(question.decoys) == 2 * DECOYS
     values = (*question.facts, *question.decoys)

@@ -56,12 +56,13 @@ def tiny(runtime: Runtime) -> Stage:
 
 @pytest.fixture(scope="session")
 def embedded() -> Stage:
+    from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
     from kvharness.model import DEFAULT_MODEL, find_model
     from kvharness.runtime import Runtime
 
     runtime = Runtime.load(find_model(DEFAULT_MODEL), device="cpu", dtype="float32")
-    (item,) = needle_items(runtime.encoder, context=512, seed=0, count=1)
+    (item,) = needle_items(Drawing(encoder=runtime.encoder, context=512, seed=0, count=1))
     return Stage(runtime, list(item.context))
 
 

@@ -79,12 +79,13 @@ def _compare(stage: Stage, names: list[str], retentions: tuple[Fraction, ...]) -
 
 
 def _embedded(dtype: str, context: int) -> Stage:
+    from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
     from kvharness.model import DEFAULT_MODEL, find_model
     from kvharness.runtime import Runtime
 
     runtime: Runtime = Runtime.load(find_model(DEFAULT_MODEL), dtype=dtype)
-    (item,) = needle_items(runtime.encoder, context=context, seed=0, count=1)
+    (item,) = needle_items(Drawing(encoder=runtime.encoder, context=context, seed=0, count=1))
     return _Stage(runtime, list(item.context))
 
 

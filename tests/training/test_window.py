@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kvharness.errors import DataProblem, UsageProblem
+from kvharness.items.drawing import Drawing
 from kvharness.items.needle import needle_items
 from kvharness.training.corpus import Corpus, Document
 from kvharness.training.window import PASSAGE, check_disjoint, cut
@@ -52,7 +53,7 @@ def test_documents_never_share_a_window(runtime: Runtime) -> None:
 
 
 def test_text_of_the_suites_is_refused(runtime: Runtime) -> None:
-    items = needle_items(runtime.encoder, context=400, seed=0, count=2)
+    items = needle_items(Drawing(encoder=runtime.encoder, context=400, seed=0, count=2))
     mixed = corpus(prose(8000), f"{prose(200, 1)}\n\n{items[1].text}\n\n{prose(8000, 2)}")
     windows = cut(mixed, runtime.encoder, context=CONTEXT, ahead=AHEAD)
     message = r"d1#\d+ shares 24 tokens in a row with the evaluation item needle-s0-01; .* Leave"
@@ -61,6 +62,6 @@ def test_text_of_the_suites_is_refused(runtime: Runtime) -> None:
 
 
 def test_other_text_passes_although_both_have_the_template(runtime: Runtime) -> None:
-    items = needle_items(runtime.encoder, context=400, seed=0, count=2)
+    items = needle_items(Drawing(encoder=runtime.encoder, context=400, seed=0, count=2))
     windows = cut(corpus(prose(8000)), runtime.encoder, context=CONTEXT, ahead=AHEAD)
     check_disjoint(windows, items)
