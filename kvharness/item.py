@@ -85,3 +85,17 @@ class Item:
         ]
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What of an item decides what its records say: more than `digest`, which names content.
+
+        A record repeats the name and the variant, and counts what was kept of the evidence of each
+        question. The digest stays as it is: it also fixes what policies draw.
+        """
+        return {
+            "digest": self.digest,
+            "name": self.name,
+            "variant": self.variant,
+            "evidence": [question.evidence for question in self.questions],
+        }

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 from typing import TYPE_CHECKING
 
-from kvharness.source import source_digest
+from kvharness.engine_version import ENGINE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ def shared_key(
     """What all records of a run have in common; `Runtime.identity` gives ``model``."""
     return {
         "schema": schema,
-        "engine": source_digest("kvharness.engine"),
+        "engine": str(ENGINE_VERSION),
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),
         "model": dict(model),
@@ -32,16 +32,19 @@ def shared_key(
 
 
 def record_key(
-    shared: Mapping[str, object], policy: Mapping[str, str], cell: Cell, item_digest: str
+    shared: Mapping[str, object],
+    policy: Mapping[str, str],
+    cell: Cell,
+    item: Mapping[str, object],
 ) -> str:
-    """32 hex digits; ``policy`` is `LoadedPolicy.identity`."""
+    """32 hex digits; ``policy`` is `LoadedPolicy.identity`, ``item`` is `Item.identity`."""
     content = {
         **shared,
         "policy": dict(policy),
         "suite": cell.suite,
         "retention": cell.retention_text,
         "seed": cell.seed,
-        "item": item_digest,
+        "item": dict(item),
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -251,7 +251,7 @@ class Runner:
     def _task(self, cell: Cell, item: Item, weights: str) -> Task:
         policy = self.policies[cell.policy]
         identity = policy.identity() | ({"checkpoint": weights} if weights else {})
-        key = record_key(self.shared, identity, cell, item.digest)
+        key = record_key(self.shared, identity, cell, item.identity)
         return Task(cell=cell, policy=policy, key=key)
 
     def _in_item_order(self, items: Sequence[Item], outcome: GroupOutcome) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -64,6 +65,23 @@ def test_the_digest_covers_context_and_questions() -> None:
 def test_the_digest_leaves_out_what_is_for_people() -> None:
     assert replace(ITEM, name="qa-s1-01", seed=1, text="other text").digest == ITEM.digest
     assert _asking(text="Which?").digest == ITEM.digest
+
+
+def test_the_identity_has_what_a_record_says_of_an_item() -> None:
+    swapped = replace(ITEM, questions=(replace(QUESTION, evidence=()), QUESTION))
+    again = replace(ITEM, questions=(QUESTION, replace(QUESTION, evidence=())))
+    others = [
+        replace(ITEM, name="qa-s0-01"),
+        replace(ITEM, variant="chains"),
+        _asking(answer=(4, 6)),
+        swapped,
+        again,
+    ]
+    found = [json.dumps(each.identity) for each in (ITEM, *others)]
+    assert len(set(found)) == len(found)
+    # All evidence together is the same, and so is what the model reads.
+    assert swapped.digest == again.digest
+    assert replace(ITEM, seed=1, text="other text").identity == ITEM.identity
 
 
 def test_the_digest_is_the_same_on_every_machine() -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from kvharness import Protection, key
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
+from kvharness.engine_version import ENGINE_VERSION
 from kvharness.key import record_key, shared_key
-from kvharness.source import source_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ POLICY = {
     "source": "89ab",
     "parameters": '{"window": 16}',
 }
+ITEM = {"digest": "cdef", "name": "qa-s1-00", "variant": "facts", "evidence": [[[3, 5]], []]}
 CELL = Cell(suite="qa", policy="snapkv+window16", retention=Fraction(1, 4), seed=1)
 BASE: dict[str, Any] = {
     "model": MODEL,
@@ -45,7 +46,7 @@ BASE: dict[str, Any] = {
     "schema": 1,
     "policy": POLICY,
     "cell": CELL,
-    "item": "cdef",
+    "item": ITEM,
 }
 
 
@@ -80,7 +81,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "retention": changed("cell", lambda cell: replace(cell, retention=Fraction(1, 3))),
     "no retention": changed("cell", lambda cell: replace(cell, retention=None)),
     "seed": changed("cell", lambda cell: replace(cell, seed=2)),
-    "item": changed("item", lambda text: text + "x"),
+    "item digest": longer("item", "digest"),
+    "item name": longer("item", "name"),
+    "item variant": longer("item", "variant"),
+    "item evidence": lambda parts: parts["item"].update(evidence=[[], [[3, 5]]]),
 }
 
 
@@ -136,10 +140,12 @@ def test_other_versions_have_other_keys(package: str, monkeypatch: pytest.Monkey
     assert key_of(BASE) != before
 
 
-def test_other_engine_code_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@given(number=st.integers(min_value=1).filter(lambda number: number != ENGINE_VERSION))
+def test_another_engine_version_has_another_key(number: int) -> None:
     before = key_of(BASE)
-    monkeypatch.setattr(key, "source_digest", lambda module: f"edited {source_digest(module)}")
-    assert key_of(BASE) != before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key, "ENGINE_VERSION", number)
+        assert key_of(BASE) != before
 
 
 def test_a_key_is_the_same_in_another_process() -> None:
@@ -148,16 +154,16 @@ def test_a_key_is_the_same_in_another_process() -> None:
         "from fractions import Fraction\n"
         "from kvharness.cell import Cell\n"
         "from kvharness.key import record_key\n"
-        "shared, policy = json.loads(sys.stdin.read())\n"
+        "shared, policy, item = json.loads(sys.stdin.read())\n"
         "cell = Cell(suite='qa', policy='snapkv', retention=Fraction(1, 4), seed=1)\n"
-        "print(record_key(shared, policy, cell, 'cdef'))\n"
+        "print(record_key(shared, policy, cell, item))\n"
     )
     shared = {"schema": 1, "model": MODEL}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        input=json.dumps([shared, POLICY]),
+        input=json.dumps([shared, POLICY, ITEM]),
         check=True,
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == record_key(shared, POLICY, CELL, "cdef")
+    assert done.stdout.strip() == record_key(shared, POLICY, CELL, ITEM)
