@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kvharness.building import build, misdeclared, takes
 from kvharness.entry_points import entry_points_of
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
+from kvharness.parameters import files_digest, parameters_text, unstable_parameter
 from kvharness.peer import is_press
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.source import source_digest
@@ -19,7 +20,7 @@ from kvharness.spec import EVERY, PolicySpec
 
 if TYPE_CHECKING:
     import importlib.metadata
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 GROUP = "kvharness.policies"
 #: Of policies around other policies, ``ada(snapkv)``, which no run takes unasked.
@@ -27,7 +28,6 @@ WRAPPERS = "kvharness.wrappers"
 #: Of policies that a run takes only where they are named, by themselves or as `EVERY`.
 ON_REQUEST = "kvharness.on_request"
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
-_FIELDS = "__dataclass_fields__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,24 @@ class Installed:
         return f"{self.name} ({self.distribution} {self.version})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedPolicy:
-    """A policy ready to run, with everything that names it in a record's key."""
+    """A policy ready to run, with everything that names it in a record's key.
+
+    ``digest`` computes `source`, which costs milliseconds and is needed of policies that run.
+    """
 
     spec: PolicySpec
     policy: Policy
     distribution: str
     version: str
-    source: str
+    digest: Callable[[], str] = field(repr=False, compare=False)
     parameters: str
+
+    @cached_property
+    def source(self) -> str:
+        """16 hex digits over its code, its data, and the files that its parameters name."""
+        return self.digest()
 
     @property
     def slug(self) -> str:
@@ -143,15 +151,42 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         )
     if wrong := misdeclared(policy):
         raise PolicyProblem(str(spec), f"{_home_of(found)}: {wrong}")
-    digests = [source_digest(_home(policy)), *(part.source for part in (*parts, *named.values()))]
+    again = partial(build, offered, [part.policy for part in parts], parameters)
     return LoadedPolicy(
         spec=spec,
         policy=policy,
         distribution=found.distribution,
         version=found.version,
-        source=hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
-        parameters=_parameters(policy),
+        digest=partial(_digest, spec, found, policy, (*parts, *named.values())),
+        parameters=_parameters(found, str(spec), policy, again),
     )
+
+
+def _digest(
+    spec: PolicySpec, found: Installed, policy: Policy, parts: Sequence[LoadedPolicy]
+) -> str:
+    entry = found.entry_point
+    own = source_digest({entry.module, _home(policy)}, entry.dist)
+    files = files_digest([policy, *(value for _, value in spec.parameters)])
+    digests = [own, files, *(part.source for part in parts)]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+def _parameters(found: Installed, name: str, policy: Policy, again: Callable[[], object]) -> str:
+    """Its parameters as text.
+
+    Raises:
+        ParameterProblem: the text would be another one in each process.
+    """
+    try:
+        text, problem = parameters_text(policy), unstable_parameter(policy, again)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        problem = f"its parameters cannot be written into a record's key: {reason}"
+        raise ParameterProblem(name, f"{_home_of(found)}: {problem}") from error
+    if problem:
+        raise ParameterProblem(name, f"{_home_of(found)}: {problem}")
+    return text
 
 
 def imported(found: Installed, name: str) -> Any:
@@ -186,16 +221,3 @@ def _home(policy: Policy) -> str:
     if isinstance(policy, FunctionPolicy):
         return policy.function.__module__
     return type(policy).__module__
-
-
-def _parameters(policy: Policy) -> str:
-    """The policy's parameters as JSON: its dataclass fields, nested policies by class name."""
-    names = () if isinstance(policy, FunctionPolicy) else getattr(policy, _FIELDS, ())
-    values = {name: _plain(getattr(policy, name)) for name in names}
-    return json.dumps(values, sort_keys=True)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Policy):
-        return {type(value).__name__: json.loads(_parameters(value))}
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)

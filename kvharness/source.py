@@ -1,70 +1,115 @@
-"""Digests of source code, so that records never outlive the code that made them."""
+"""Digests of the code that makes a policy, so that records never outlive what made them."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
-from functools import cache
-from pathlib import Path
+import importlib.metadata
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from kvharness.package_files import PackageFiles, owner_of, project_folder
+from kvharness.syntax import parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from importlib.metadata import Distribution
+    from pathlib import Path
+
+    from kvharness.syntax import ParsedModule
+
+#: The engine's number stands for it.
+_HARNESS = "kvharness"
+_REMEMBERED = 4096
 
 
-@cache
-def source_digest(module: str) -> str:
-    """16 hex digits over a module and the modules of its own package that it imports.
+def source_digest(modules: Collection[str], distribution: Distribution | None) -> str:
+    """16 hex digits over what a distribution contributes to the behaviour of some modules.
 
-    The closure is read from the import statements, without importing: editing a helper
-    changes the digest of what uses it, and of nothing else.
+    * Those modules and all of the distribution that their import statements reach, without
+      comments, docstrings and layout. All its modules, as soon as one of them imports what no
+      statement names, by ``importlib`` for instance.
+    * All other files that it brings, compiled modules among them; what they serve is unknown.
+    * Of what it requires, the versions. What these require in turn reaches a policy through them
+      alone. An editable requirement counts by its files where it is imported, since its version
+      stays while it is edited. kvharness itself does not count: the engine has a number.
+
+    Args:
+        modules: dotted names.
+        distribution: that they belong to; without one, their packages as they lie here.
     """
-    total = hashlib.sha256()
-    for name, path in sorted(_closure(module).items()):
-        total.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
-    return total.hexdigest()[:16]
+    required = dict(_required(distribution))
+    own, *others = PackageFiles.of(distribution, modules), *_editable(required.values())
+    reached = _reached(modules, [own, *others])
+    used = [own, *(each for each in others if not reached.keys().isdisjoint(each.modules))]
+    lines = [f"module {name} {module.digest}" for name, module in reached.items()]
+    for part in used:
+        lines += [f"file {name} {file_digest(path)}" for name, path in part.data.items()]
+    lines += [
+        f"version {name} {found.version if found else ''}" for name, found in required.items()
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _closure(module: str) -> dict[str, Path]:
-    package = module.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [module]
+def module_digest(module: str) -> str:
+    """`source_digest` of a module, in whatever distribution has an entry point for kvharness."""
+    return source_digest([module], owner_of(module))
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits over a file's bytes, or "" without one.
+
+    It is read again when its size or time changed: weights take a second a gigabyte.
+    """
+    try:
+        status = path.stat()
+        return _file_digest(path, status.st_size, status.st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    del size, changed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _required(distribution: Distribution | None) -> Iterator[tuple[str, Distribution | None]]:
+    """What is installed of each requirement that holds here, by name."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - 15 ms
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
+    for text in (distribution.requires if distribution is not None else None) or ():
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            continue
+        name = canonicalize_name(wanted.name)
+        if name != _HARNESS and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            try:
+                yield name, importlib.metadata.distribution(name)
+            except importlib.metadata.PackageNotFoundError:
+                yield name, None
+
+
+def _editable(required: Iterable[Distribution | None]) -> Iterator[PackageFiles]:
+    for each in required:
+        if each is not None and project_folder(each) is not None:
+            yield PackageFiles.of(each, ())
+
+
+def _reached(modules: Iterable[str], parts: Collection[PackageFiles]) -> dict[str, ParsedModule]:
+    """Modules of ``parts`` that the imports of some of them lead to, those included."""
+    known: Mapping[str, Path] = {n: path for part in parts for n, path in part.modules.items()}
+    reached: dict[str, ParsedModule] = {}
+    waiting = [*modules]
     while waiting:
         name = waiting.pop()
-        path = _path(name)
-        if name in found or path is None:
+        if name in reached or name not in known:
             continue
-        found[name] = path
-        waiting += [other for other in _imports(name, path) if other.partition(".")[0] == package]
-    return found
-
-
-def _path(module: str) -> Path | None:
-    """The file of a module, found without importing anything."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for location in spec.submodule_search_locations or ():
-        base = Path(location, *rest)
-        for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
-            if path.is_file():
-                return path
-    return None
-
-
-def _imports(module: str, path: Path) -> set[str]:
-    """Absolute names that a module may import, its parent packages included."""
-    parts = module.split(".")
-    names = {".".join(parts[:count]) for count in range(1, len(parts))}
-    here = parts if path.name == "__init__.py" else parts[:-1]
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = here[: len(here) - node.level + 1] if node.level else []
-            home = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {home, *(f"{home}.{alias.name}" for alias in node.names)}
-    return names
+        reached[name] = parsed(name, known[name])
+        waiting += reached[name].imports
+        if reached[name].dynamic:
+            home = next(part for part in parts if name in part.modules)
+            waiting += home.shipped_modules()
+    return reached

@@ -97,7 +97,7 @@ def scripted(policy: Policy, name: str = "mine", retention: Fraction = QUARTER) 
         policy=policy,
         distribution="some-package",
         version="0",
-        source="0",
+        digest=lambda: "0",
         parameters="{}",
     )
     return make_task(loaded, retention)

@@ -13,7 +13,6 @@ from kvharness import registry
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy import FunctionPolicy, Policy
 from kvharness.registry import GROUP, Installed, installed, load
-from kvharness.source import source_digest
 from kvharness.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -60,6 +59,40 @@ class NoDataclass(Policy):
     pass
 
 
+class Loose(Policy):
+    def __init__(self, file=""):
+        self.kept = None
+
+
+@dataclass(frozen=True)
+class Opaque(Policy):
+    pick: object = score
+
+
+class Numbered:
+    made = 0
+
+    def __init__(self):
+        Numbered.made += 1
+        self.text = str(Numbered.made)
+
+    def __repr__(self):
+        return self.text
+
+
+class Silent:
+    def __repr__(self):
+        raise ValueError("no text")
+
+
+def counting() -> Policy:
+    return Opaque(Numbered())
+
+
+def silent() -> Policy:
+    return Opaque(Silent())
+
+
 instance = Plain(window=7)
 
 
@@ -89,6 +122,10 @@ NAMES = {
     "wrapper": "Wrapper",
     "switch": "Switch",
     "no-dataclass": "NoDataclass",
+    "loose": "Loose",
+    "opaque": "Opaque",
+    "counting": "counting",
+    "silent": "silent",
     "instance": "instance",
     "factory": "factory",
     "one": "factory_of_one",
@@ -108,13 +145,11 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
         name: EntryPoint(name, f"registered:{target}", GROUP) for name, target in NAMES.items()
     }
     entries["unimportable"] = EntryPoint("unimportable", "no_such_module:Policy", GROUP)
-    source_digest.cache_clear()
     yield {
         name: Installed(name=name, distribution="mine-kv", version="1.5", entry_point=entry)
         for name, entry in entries.items()
     }
     sys.modules.pop("registered", None)
-    source_digest.cache_clear()
 
 
 def spec(text: str) -> PolicySpec:
@@ -276,10 +311,63 @@ def test_an_edit_changes_the_source_of_a_policy_and_of_what_wraps_it(
     texts = ("plain", "score", "wrapper(plain)", "wrapper(inner=plain())")
     before = [load(spec(text), known).source for text in texts]
     assert [load(spec(text), known).source for text in texts] == before
-    (tmp_path / "registered.py").write_text(f"{SOURCE}\n# edited\n")
-    source_digest.cache_clear()
+    (tmp_path / "registered.py").write_text(f'"""Another docstring."""\n{SOURCE}\n# edited\n')
+    assert [load(spec(text), known).source for text in texts] == before
+    (tmp_path / "registered.py").write_text(f"{SOURCE}\nedited = 1\n")
     after = [load(spec(text), known).source for text in texts]
     assert not set(before) & set(after)
+
+
+def test_the_source_of_a_policy_is_read_once_and_only_when_it_is_asked_for(
+    known: dict[str, Installed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+
+    def noted(modules: set[str], distribution: object) -> str:
+        del distribution
+        asked.append(modules)
+        return "ab"
+
+    monkeypatch.setattr(registry, "source_digest", noted)
+    loaded = load(spec("wrapper(plain)"), known)
+    assert not asked
+    assert loaded.source == loaded.identity()["source"] == loaded.source
+    # Of the policy and of the one inside it.
+    assert asked == [{"registered"}] * 2
+
+
+@pytest.mark.parametrize(
+    "text", ["plain(pooling={!r})", "wrapper(plain(pooling={!r}))", "any({!r})"]
+)
+def test_a_file_that_a_parameter_names_counts_by_its_content(
+    known: dict[str, Installed], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "heads.json"
+    text = text.replace("any(", "loose(file=").format(str(file))
+    without = load(spec(text), known).source
+    file.write_text("[1]")
+    first = load(spec(text), known).source
+    file.write_text("[1, 2]")
+    assert len({without, first, load(spec(text), known).source}) == 3
+    file.write_text("[1]")
+    assert load(spec(text), known).source == first
+
+
+def test_a_parameter_whose_text_is_another_one_each_time_is_refused(
+    known: dict[str, Installed],
+) -> None:
+    with pytest.raises(ParameterProblem) as caught:
+        load(spec("opaque"), known)
+    assert re.fullmatch(
+        r"policy 'opaque': from mine-kv 1\.5: the parameter pick is <function score at 0x\w+>; "
+        r"this text is another one in each process, so no record would be found again; give a "
+        r"number, a text, an enum, or an object whose repr is always the same",
+        str(caught.value),
+    )
+    with pytest.raises(ParameterProblem, match=r"the parameter pick is 1, and 2 when .* is built"):
+        load(spec("counting"), known)
+    with pytest.raises(ParameterProblem, match=r"cannot be written .* key: ValueError: no text"):
+        load(spec("silent"), known)
 
 
 @pytest.mark.parametrize(

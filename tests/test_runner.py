@@ -54,7 +54,7 @@ def loaded(slug: str, policy: Policy) -> LoadedPolicy:
         policy=policy,
         distribution="mine-kv",
         version="1.0",
-        source="s",
+        digest=lambda: "s",
         parameters="{}",
     )
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
+import importlib.metadata
 import json
 import warnings
+from functools import partial
 from typing import Any
 
 from kvharness.attention import register_kernel
 from kvharness.building import expect_parameters, takes
 from kvharness.errors import ParameterProblem, PolicyProblem
+from kvharness.parameters import files_digest
 from kvharness.peer import PREFIX, peer_version
 from kvharness.peer.policy import PressPolicy
 from kvharness.registry import LoadedPolicy
@@ -66,15 +69,21 @@ def load_press(spec: PolicySpec) -> LoadedPolicy:
         attends=any(isinstance(one, library.ObservedAttentionPress) for one in _tree(press)),
         compact=compact,
     )
-    homes = ["kvharness.peer.press", *(type(one).__module__ for one in _tree(around))]
+    homes = {type(one).__module__ for one in _tree(around)}
     return LoadedPolicy(
         spec=spec,
         policy=policy,
         distribution="kvpress",
         version=peer_version() or "",
-        source=hashlib.sha256("".join(map(source_digest, homes)).encode()).hexdigest()[:16],
+        digest=partial(_digest, spec, homes),
         parameters=json.dumps(_described(around), sort_keys=True),
     )
+
+
+def _digest(spec: PolicySpec, modules: set[str]) -> str:
+    own = source_digest(modules, importlib.metadata.distribution("kvpress"))
+    files = files_digest(value for part in spec.parts for _, value in part.parameters)
+    return hashlib.sha256(f"{own}\n{files}".encode()).hexdigest()[:16]
 
 
 def _kvpress(name: str) -> Any:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kvharness.errors import UsageProblem
 from kvharness.items.drawing import Drawing
-from kvharness.source import source_digest
+from kvharness.source import module_digest
 from kvharness.suite import SUITES
 from kvharness.training.checkpoint import checkpoint_file, read_checkpoint, write_checkpoint
 from kvharness.training.manifest import Manifest
@@ -134,7 +134,7 @@ class Job:
             corpus=self.corpus.digest,
             sources=self.sources,
             tokens=tokens,
-            code=source_digest(code),
+            code=module_digest(code),
             versions=self._versions(),
             parameters=dict(parameters),
             curves=tuple(dict(point) for point in curves),

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from kvharness.record import Seconds
-from kvharness.source import source_digest
 from kvharness.store import Store
 
 if TYPE_CHECKING:
@@ -93,11 +92,10 @@ class Lab:
         return pytest.RunResult(code, *lines, time.perf_counter() - start)
 
     def _forget(self) -> None:
-        """Another run imports this folder's modules, and reads their source, again."""
+        """Another run imports this folder's modules again."""
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None)).startswith(str(self.folder)):
                 del sys.modules[name]
-        source_digest.cache_clear()
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """In a process of its own, with these arguments alone."""
@@ -155,6 +153,7 @@ class Lab:
         )
         for module, source in modules.items():
             (self.site / f"{module}.py").write_text(source)
+        (info / "RECORD").write_text("".join(f"{module}.py,,\n" for module in modules))
 
 
 class MakeLab(Protocol):

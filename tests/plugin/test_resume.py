@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from kvharness import key
+from kvharness.engine_version import ENGINE_VERSION
 from kvharness.runtime import Runtime
 from tests.plugin.conftest import finish, stable
 
@@ -15,6 +17,33 @@ if TYPE_CHECKING:
 POLICY = """
 def mine(view):
     return view.positions.float().repeat(view.kv_heads, 1)
+"""
+READING = """
+from dataclasses import dataclass
+from pathlib import Path
+from kvharness import Policy
+
+
+@dataclass(frozen=True)
+class Read(Policy):
+    file: str = ""
+
+    def score(self, view):
+        power = float(Path(self.file).read_text())
+        return power * view.positions.float().repeat(view.kv_heads, 1)
+"""
+HOLDING = """
+from dataclasses import dataclass
+from kvharness import Policy
+
+
+def pick(view):
+    return view.positions
+
+
+@dataclass(frozen=True)
+class Held(Policy):
+    pick: object = pick
 """
 ANCHORS = 3
 #: Long enough that it is still running when its first record is seen.
@@ -78,8 +107,57 @@ def test_an_edited_policy_is_computed_again(lab: Lab, count: Count) -> None:
     lab.install("mine-kv", {"mine": "mine_kv:mine"}, mine_kv=POLICY)
     assert count("--policy=mine") == (8, 0)
     assert count("--policy=mine") == (0, 8)
-    (lab.site / "mine_kv.py").write_text(f"{POLICY}\n# One more line.\n")
+    (lab.site / "mine_kv.py").write_text(f'"""What it does."""\n{POLICY}\n# One more line.\n')
+    assert count("--policy=mine") == (0, 8)
+    (lab.site / "mine_kv.py").write_text(f"{POLICY}\nedited = 1\n")
     assert count("--policy=mine") == (2, 6)
+
+
+def test_a_helper_of_a_policy_counts_and_its_neighbours_packages_do_not(
+    lab: Lab, count: Count
+) -> None:
+    ranked = "def mine(view):\n    from {} import power\n    return power * {}\n"
+    order = "view.positions.float().repeat(view.kv_heads, 1)"
+    for name in ("one", "other"):
+        modules: dict[str, Any] = {
+            f"{name}_kv": ranked.format(f"{name}_help", order),
+            f"{name}_help": "power = 1\n",
+        }
+        lab.install(f"{name}-kv", {name: f"{name}_kv:mine"}, **modules)
+    assert count("--policy=one,other") == (10, 0)
+    (lab.site / "one_help.py").write_text("power = -1\n")
+    assert count("--policy=one,other") == (2, 8)
+    assert count("--policy=one,other") == (0, 10)
+
+
+def test_a_file_that_a_parameter_names_is_a_part_of_the_policy(lab: Lab, count: Count) -> None:
+    lab.install("read-kv", {"read": "read_kv:Read"}, read_kv=READING)
+    named = f"--policy=read(file='{lab.folder / 'power.txt'}')"
+    (lab.folder / "power.txt").write_text("1")
+    assert count(named) == (8, 0)
+    assert count(named) == (0, 8)
+    (lab.folder / "power.txt").write_text("-1")
+    assert count(named) == (2, 6)
+
+
+def test_a_parameter_with_an_address_is_a_usage_error(lab: Lab) -> None:
+    lab.install("held-kv", {"held": "held_kv:Held"}, held_kv=HOLDING)
+    result = lab.run("--policy=held")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: policy 'held': from held-kv 1.0: the parameter pick is <function *at 0x*>; this *"]
+    )
+    assert not result.outlines or "Traceback" not in str(result.stdout)
+
+
+def test_another_version_of_the_engine_computes_everything_again(
+    count: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert count() == (8, 0)
+    monkeypatch.setattr(key, "ENGINE_VERSION", ENGINE_VERSION + 1)
+    assert count() == (8, 0)
+    monkeypatch.undo()
+    assert count() == (0, 8)
 
 
 def test_another_version_of_a_package_is_computed_again(lab: Lab, count: Count) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Protection
 from kvharness.errors import TrainingProblem
-from kvharness.registry import _parameters
+from kvharness.parameters import parameters_text
 from kvharness_policies.allocation import Ada
 from kvharness_policies.anchors import Floor, Full, Oracle
 from kvharness_policies.attention import H2O
@@ -101,7 +101,7 @@ def test_the_wrapped_policy_is_prepared_and_names_its_weights(runtime: Runtime) 
 
 def test_only_parameters_enter_a_key_and_copies_keep_what_follows_from_them() -> None:
     policy = Ada(SnapKV(window=5), alpha=0.5)
-    assert _parameters(policy) == (
+    assert parameters_text(policy) == (
         '{"alpha": 0.5, "scorer": {"SnapKV": {"kernel": 7, "pooling": "max", "window": 5}}}'
     )
     for other in (pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy)):  # noqa: S301
