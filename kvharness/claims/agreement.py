@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kvharness.masks import read_mask, shared_entries
-from kvharness.summary import interval
+from kvharness.records.masks import read_mask, shared_entries
+from kvharness.statistics.mean import interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from kvharness.claims.claim import Column
     from kvharness.claims.evidence import Evidence
-    from kvharness.provenance import Header
-    from kvharness.record import Record
+    from kvharness.records.header import Header
+    from kvharness.records.record import Record
 
 #: Near-ties flip between processors and library versions; more than that is another policy.
 #: Measured on the default bench's needles at 0.25: SnapKV and the oracle in bfloat16 share 0.985 at

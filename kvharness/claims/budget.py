@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from kvharness.claims.claim import Claim, Column
 from kvharness.claims.part import ALPHA, judge_part
 from kvharness.contract import Anchor, retention_from_text
-from kvharness.inference.multiple import fixed_sequence
-from kvharness.inference.region import Kind
-from kvharness.spec import PolicySpec
+from kvharness.discovery.spec import PolicySpec
+from kvharness.statistics.multiple import fixed_sequence
+from kvharness.statistics.region import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kvharness.contract import FIXED_ANCHORS, EvictMode
-from kvharness.inference.method import Method
-from kvharness.inference.region import Kind, Region, Verdict
-from kvharness.spec import PolicySpec
+from kvharness.discovery.spec import PolicySpec
+from kvharness.statistics.method import Method
+from kvharness.statistics.region import Kind, Region, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

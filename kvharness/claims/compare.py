@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kvharness.claims.claim import Unit
-from kvharness.claims.paired import paired
-from kvharness.claims.part import ALPHA
-from kvharness.inference.multiple import holm
-from kvharness.masks import read_mask, shared_entries
+from kvharness.claims.part import ALPHA, paired
+from kvharness.records.masks import read_mask, shared_entries
+from kvharness.statistics.multiple import holm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,10 +18,10 @@ if TYPE_CHECKING:
     from kvharness.claims.claim import Column
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement
-    from kvharness.inference.estimate import Interval, Sample
-    from kvharness.inference.region import Verdict
-    from kvharness.provenance import Header
-    from kvharness.record import Record
+    from kvharness.records.header import Header
+    from kvharness.records.record import Record
+    from kvharness.statistics.estimate import Interval, Sample
+    from kvharness.statistics.region import Verdict
 
     Folders = tuple[Path, Path]
 

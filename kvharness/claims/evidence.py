@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.metric import Scale, sign, value
 from kvharness.contract import FIXED_ANCHORS
-from kvharness.suite import is_due
+from kvharness.items.suites import is_due
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kvharness.claims.plan import Plan, ReplayPlan
-    from kvharness.provenance import Header
-    from kvharness.record import Record
-    from kvharness.store import Stored
+    from kvharness.records.header import Header
+    from kvharness.records.record import Record
+    from kvharness.records.store import Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from kvharness.claims.claim import Claim, Unit
 from kvharness.claims.metric import METRICS
-from kvharness.claims.table import Table, expected_one, shown
+from kvharness.claims.toml_table import Table, expected_one, shown
 from kvharness.contract import EvictMode, QuestionMode, parse_retention, retention_text
+from kvharness.discovery.presses import misplaced
+from kvharness.discovery.resolve import misplaced_number
+from kvharness.discovery.spec import EVERY, PolicySpec
 from kvharness.errors import ClaimProblem, UsageProblem
-from kvharness.inference.method import Method
-from kvharness.inference.region import Kind, Verdict
-from kvharness.peer import misplaced
-from kvharness.request import misplaced_number
-from kvharness.spec import EVERY, PolicySpec
-from kvharness.suite import SUITES
+from kvharness.items.suites import SUITES
+from kvharness.statistics.method import Method
+from kvharness.statistics.region import Kind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from kvharness.claims.judgement import Judgement
 from kvharness.claims.part import ALPHA, judge_part, missing, needed_cells
 from kvharness.claims.plan import Plan
-from kvharness.inference.multiple import holm
-from kvharness.inference.region import Verdict
-from kvharness.peer import requirements
+from kvharness.discovery.presses import requirements
+from kvharness.statistics.multiple import holm
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

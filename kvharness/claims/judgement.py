@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kvharness.inference.region import Verdict
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from kvharness.claims.claim import Claim, Comparison
-    from kvharness.inference.estimate import Interval
+    from kvharness.statistics.estimate import Interval
 
 
 class Outcome(StrEnum):

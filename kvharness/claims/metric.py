@@ -8,12 +8,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from kvharness.contract import Anchor
-from kvharness.inference.method import Method
+from kvharness.statistics.method import Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kvharness.record import Record
+    from kvharness.records.record import Record
 
 #: Each question's metrics, averaged; those of generated text are there where text was generated.
 RECORDED = (
@@ -101,6 +101,6 @@ def nll_by_item(records: Iterable[Record]) -> dict[str, float]:
 
 
 def _surely_positive(gaps: Sequence[float]) -> bool:
-    from kvharness.inference.estimate import Sample  # noqa: PLC0415 - collecting needs no scipy
+    from kvharness.statistics.estimate import Sample  # noqa: PLC0415 - collecting needs no scipy
 
     return Sample.of(gaps, method=Method.T).interval().low > 0

@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from kvharness.claims.claim import Unit
 from kvharness.claims.metric import MAYBE_BINARY, TYPICAL_SD
-from kvharness.inference.method import Method
-from kvharness.inference.region import Kind
+from kvharness.statistics.method import Method
+from kvharness.statistics.region import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,8 +103,8 @@ def _units(claim: Claim, part: Comparison, plan: Plan) -> int:
 def _detectable(
     claim: Claim, part: Comparison, units: int, recorded: Evidence | None
 ) -> float | None:
-    from kvharness.inference.estimate import LEAST_UNITS  # noqa: PLC0415 - scipy
-    from kvharness.inference.power import smallest_detectable  # noqa: PLC0415 - scipy
+    from kvharness.statistics.estimate import LEAST_UNITS  # noqa: PLC0415 - scipy
+    from kvharness.statistics.power import smallest_detectable  # noqa: PLC0415 - scipy
 
     exact = claim.method is Method.EXACT or claim.metric in MAYBE_BINARY
     if units < LEAST_UNITS and not exact:
@@ -116,7 +116,7 @@ def _detectable(
 
 def _recorded_sd(claim: Claim, part: Comparison, recorded: Evidence) -> float | None:
     """Of earlier differences, if they are enough to tell."""
-    from kvharness.claims.paired import paired  # noqa: PLC0415 - scipy
+    from kvharness.claims.part import paired  # noqa: PLC0415 - scipy
 
     policy, baseline = (
         recorded.values(part.suite, column, claim.metric, claim.unit)

@@ -1,4 +1,4 @@
-"""Judging one comparison of a claim."""
+"""Judging one comparison of a claim, by paired differences."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.judgement import Part
-from kvharness.claims.paired import paired
 from kvharness.contract import FIXED_ANCHORS
-from kvharness.inference.estimate import LEAST_UNITS
-from kvharness.inference.power import smallest_detectable, units_needed
-from kvharness.inference.region import Verdict
+from kvharness.statistics.estimate import LEAST_UNITS, Sample
+from kvharness.statistics.method import Method
+from kvharness.statistics.power import smallest_detectable, units_needed
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kvharness.claims.claim import Claim, Comparison
     from kvharness.claims.evidence import Evidence
-    from kvharness.inference.estimate import Sample
-    from kvharness.inference.region import Region
+    from kvharness.statistics.region import Region
+
 
 ALPHA = 0.05
 
@@ -139,3 +139,26 @@ def _seed(claim: Claim, comparison: Comparison) -> int:
     """Of the bootstrap: the same claim on the same data always has the same verdict."""
     text = f"{claim.id} {comparison}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def paired(
+    policy: Mapping[str, float],
+    baseline: Mapping[str, float],
+    *,
+    method: Method = Method.AUTO,
+    seed: int = 0,
+) -> Sample:
+    """Policy minus baseline, in the order of the units' names.
+
+    Here it is known what the differences are of: where both sides are nothing but right and wrong
+    (1 and 0), AUTO is the exact method, and everywhere else Student's t. Differences that are all
+    zero do not tell.
+
+    Raises:
+        ValueError: no unit is shared, or the method does not take these differences.
+    """
+    shared = sorted(policy.keys() & baseline.keys())
+    if method is Method.AUTO:
+        numbers = [side[unit] for side in (policy, baseline) for unit in shared]
+        method = Method.EXACT if all(number in {0, 1} for number in numbers) else Method.T
+    return Sample.of([policy[unit] - baseline[unit] for unit in shared], method=method, seed=seed)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
 
-    from kvharness.item import Span
     from kvharness.items.filler import Filler
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Span
+    from kvharness.pretrained.prompt import Encoder
 
 #: Planted sentences stay clear of the last tokens, which every policy keeps as recents.
 _TAIL = 48

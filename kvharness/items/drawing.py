@@ -6,17 +6,17 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item
 from kvharness.items.compose import Document, TooShort, compose
 from kvharness.items.filler import Filler
+from kvharness.items.item import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from kvharness.item import Question
     from kvharness.items.compose import Planted
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Question
+    from kvharness.pretrained.prompt import Encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

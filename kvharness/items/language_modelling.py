@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item, Question
 from kvharness.items.compose import Document, TooShort
 from kvharness.items.filler import grammar, read_sentences
+from kvharness.items.item import Item, Question
 
 if TYPE_CHECKING:
     import random
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kvharness.items.drawing import Drawing
-    from kvharness.prompt import Encoder
+    from kvharness.pretrained.prompt import Encoder
 
 #: Of a text's own grammar.
 _FRAMES, _WORDS = 80, 3

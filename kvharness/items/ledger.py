@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item, Question
+from kvharness.items.answers import answer_slots
 from kvharness.items.compose import Planted
+from kvharness.items.item import Item, Question
 from kvharness.items.names import numbers, places
-from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
 
-    from kvharness.item import Span
     from kvharness.items.drawing import Drawing
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Span
+    from kvharness.pretrained.prompt import Encoder
 
 #: With three digits each, both copies together take about 300 tokens of the embedded model.
 _ENTRIES = 16

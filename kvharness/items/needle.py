@@ -9,15 +9,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item, Question
+from kvharness.items.answers import answer_slots
 from kvharness.items.compose import Planted, stratified_depths
+from kvharness.items.item import Item, Question
 from kvharness.items.names import numbers, places
-from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     from kvharness.items.compose import Document
     from kvharness.items.drawing import Drawing
-    from kvharness.prompt import Encoder
+    from kvharness.pretrained.prompt import Encoder
 
 _THINGS = [
     "archive",

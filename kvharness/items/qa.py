@@ -9,19 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item, Question
+from kvharness.items.answers import answer_slots
 from kvharness.items.compose import plant, stratified_depths
+from kvharness.items.item import Item, Question
 from kvharness.items.names import numbers, places
-from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
-    from kvharness.item import Span
     from kvharness.items.compose import Planted
     from kvharness.items.drawing import Drawing
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Span
+    from kvharness.pretrained.prompt import Encoder
 
 FACTS = 8
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
 
-    from kvharness.item import Item
     from kvharness.items.compose import Planted
     from kvharness.items.drawing import Drawing
+    from kvharness.items.item import Item
 
 RECORDS = 8
 CHAINS = 6

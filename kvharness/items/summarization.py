@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from kvharness.item import Item, Question
+from kvharness.items.answers import answer_slots
 from kvharness.items.compose import Planted, stratified_depths
+from kvharness.items.item import Item, Question
 from kvharness.items.names import numbers, places
-from kvharness.items.wording import answer_slots
 
 if TYPE_CHECKING:
     import random
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from kvharness.items.compose import Document
     from kvharness.items.drawing import Drawing
-    from kvharness.prompt import Encoder
+    from kvharness.pretrained.prompt import Encoder
 
 DECISIONS = 3
 DECOYS = 4

@@ -12,7 +12,7 @@ from kvharness.contract import FIXED_ANCHORS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kvharness.record import Record
+    from kvharness.records.record import Record
     from kvharness.report.survey import Survey
 
 _MIB = 2**20

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 from scipy import stats
 
 from kvharness.claims.part import ALPHA
-from kvharness.inference.estimate import Interval, Sample
-from kvharness.inference.method import Method
+from kvharness.statistics.estimate import Interval, Sample
+from kvharness.statistics.method import Method
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

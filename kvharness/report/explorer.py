@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvharness.record import QuestionRecord, Record
+    from kvharness.records.record import QuestionRecord, Record
     from kvharness.report.survey import Survey
 
 _PLACES = 4

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvharness.contract import Anchor
+from kvharness.items.suites import is_solvable
 from kvharness.report import notation
-from kvharness.report.axis import Axis
+from kvharness.report.charts.axis import Axis
 from kvharness.report.difference import Difference, Mean
-from kvharness.suite import is_solvable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from kvharness.inference.region import Verdict
 from kvharness.report import notation
-from kvharness.report.curves import curves
+from kvharness.report.charts.curves import curves
 from kvharness.report.survey import Survey
 from kvharness.report.tiles import title
 from kvharness.report.verdicts import not_evaluated, shown
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement
-    from kvharness.report.curves import Curves
+    from kvharness.report.charts.curves import Curves
     from kvharness.report.verdicts import Shown
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|<>~#])")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvharness.inference.estimate import Interval
     from kvharness.report.difference import Difference, Mean
+    from kvharness.statistics.estimate import Interval
 
 NOTHING = "–"  # noqa: RUF001 - a dash, in the width of a figure
 _MINUS = "−"  # noqa: RUF001 - the sign

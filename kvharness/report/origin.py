@@ -11,7 +11,7 @@ from kvharness.report import notation
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kvharness.provenance import Header
+    from kvharness.records.header import Header
     from kvharness.report.survey import Survey
 
 _SHORT = 10

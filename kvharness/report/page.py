@@ -13,17 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kvharness.report import notation
+from kvharness.report.charts.curves import METRICS, curves
+from kvharness.report.charts.figures import left_out
+from kvharness.report.charts.forest import forest
+from kvharness.report.charts.palette import GREY, HUES, looks
+from kvharness.report.charts.scatter import scatters
+from kvharness.report.charts.significance import matrices
 from kvharness.report.costs import costs
-from kvharness.report.curves import METRICS, curves
 from kvharness.report.explorer import explorer, script_text
-from kvharness.report.figures import left_out
-from kvharness.report.forest import forest
 from kvharness.report.headroom import headrooms
 from kvharness.report.origin import facts, sources
-from kvharness.report.palette import GREY, HUES, looks
 from kvharness.report.ranking import RULE, RULE_WITHOUT_CHANCE, at, best_first, findings
-from kvharness.report.scatter import scatters
-from kvharness.report.significance import matrices
 from kvharness.report.survey import CHANCE, Survey
 from kvharness.report.tiles import lead, tiles, title
 from kvharness.report.verdicts import cited, not_evaluated, shown
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from kvharness.claims.evidence import Evidence
     from kvharness.claims.judgement import Judgement
-    from kvharness.provenance import Header
+    from kvharness.records.header import Header
 
 _PACKAGE, _FOLDER = "kvharness.report", "templates"
 _SIGNS = {"better": "▲", "worse": "▼", "undecided": "·"}

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from kvharness.report.charts.significance import compared
 from kvharness.report.difference import Relation
-from kvharness.report.significance import compared
 from kvharness.report.survey import CHANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kvharness.report.charts.significance import Comparison, Values
     from kvharness.report.difference import Difference
-    from kvharness.report.significance import Comparison, Values
     from kvharness.report.survey import Survey
 
 #: The column that averages each item over the retentions that all policies were run at.

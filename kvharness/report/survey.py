@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kvharness.claims.evidence import Evidence
-    from kvharness.record import Record
+    from kvharness.records.record import Record
 
 #: The scope that joins the items of all suites; each item counts once.
 ALL = "all suites"

@@ -8,9 +8,9 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from kvharness.claims.judgement import Outcome
-from kvharness.inference.region import Verdict
 from kvharness.report import notation
-from kvharness.report.axis import Axis
+from kvharness.report.charts.axis import Axis
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.lazy import lazy_names
+from kvharness._lazy import lazy_names
 
 if TYPE_CHECKING:
     from kvharness.testing import strategies

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection
+from kvharness.policy.trace import Trace
 from kvharness.testing.tensors import LayerTensors, Shape, Texture, draw_layer, drawn_boundaries
-from kvharness.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvharness.policy import Needs
+    from kvharness.policy.view import Needs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: The words that fix a view's generator: seed, item, policy.

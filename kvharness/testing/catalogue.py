@@ -15,7 +15,7 @@ from kvharness.testing.subject import as_given
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
 
 #: Of the set of checks: a policy that conforms to a version still does when checks are repaired,
 #: and may fail the next version's new ones.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvharness.prompt import Encoder, PromptTemplate
+from kvharness.pretrained.prompt import Encoder, PromptTemplate
 
 #: Ids of the tiny models.
 VOCABULARY = 97

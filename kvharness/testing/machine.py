@@ -12,7 +12,7 @@ from kvharness.testing.session import Session
 from kvharness.testing.subject import ready
 
 if TYPE_CHECKING:
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.strategies import Append, Compress
 
 

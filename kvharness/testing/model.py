@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.attention import observe, reading
-from kvharness.cache import BatchCache, Kept
-from kvharness.decode import force
-from kvharness.model import ModelSource
-from kvharness.policy import Positions
-from kvharness.runtime import Runtime
+from kvharness.engine.decode import force
+from kvharness.model.attention import observe, reading
+from kvharness.model.evicted_cache import BatchCache, Kept
+from kvharness.model.loaded import Runtime
+from kvharness.policy.trace import Trace
+from kvharness.policy.view import Positions
+from kvharness.pretrained.find import ModelSource
 from kvharness.testing.letters import LETTERS, VOCABULARY
 from kvharness.testing.tensors import Shape, drawn_boundaries
-from kvharness.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.attention import AttentionCall
-    from kvharness.decode import Prompt
-    from kvharness.policy import Needs
-    from kvharness.prefilled import Prefilled
-    from kvharness.trace import LayerTrace
+    from kvharness.engine.decode import Prompt
+    from kvharness.model.attention import AttentionCall
+    from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.trace import LayerTrace
+    from kvharness.policy.view import Needs
 
 #: Layers, query heads, KV heads and head size of the model that policies prepare for.
 MODEL_SHAPE = Shape(layers=2, heads=4, kv_heads=2, tokens=1, size=16)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from kvharness.policy import FunctionPolicy, Policy
+from kvharness.policy.interface import FunctionPolicy, Policy
 from kvharness.testing.catalogue import CHECKS, VERSION, checks_for, left_out
 from kvharness.testing.subject import as_given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kvharness.policy import ScoreFunction
+    from kvharness.policy.interface import ScoreFunction
 
     Given = Policy | ScoreFunction
 

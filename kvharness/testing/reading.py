@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kvharness.ambient import kept
-from kvharness.policy import Policy
-from kvharness.select import informed_policy, score_tokens, select_entries
+from kvharness.engine.select import informed_policy, score_tokens, select_entries
+from kvharness.isolation.torch_settings import kept
+from kvharness.policy.interface import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.contract import Protection
+    from kvharness.policy.trace import Trace
     from kvharness.testing.case import Case
-    from kvharness.trace import Trace
 
 STAGES = ("score", "score_all", "protect", "allocate", "select")
 

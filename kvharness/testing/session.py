@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.attention import AttentionCall
-from kvharness.cache import BatchCache, Kept
 from kvharness.contract import Protection, budget_of
-from kvharness.policy import Positions
-from kvharness.prefilled import Prefilled
+from kvharness.model.attention import AttentionCall
+from kvharness.model.evicted_cache import BatchCache, Kept
+from kvharness.model.prefilled import Prefilled
+from kvharness.policy.trace import LayerTrace
+from kvharness.policy.view import Positions
 from kvharness.testing.case import trace_of
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import copied, read_as_is
 from kvharness.testing.storage import stored
 from kvharness.testing.strategies import Act, Append, Compress
 from kvharness.testing.tensors import SCALING, LayerTensors
-from kvharness.trace import LayerTrace
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from torch import Tensor
 
-    from kvharness.policy import Policy
+    from kvharness.policy.interface import Policy
     from kvharness.testing.reading import Reading
     from kvharness.testing.strategies import Step
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.cache import BatchCache
+    from kvharness.model.evicted_cache import BatchCache
 
 
 def stored(cache: BatchCache, layer: int) -> list[tuple[Tensor, Tensor]]:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Literal
 from hypothesis import strategies as st
 
 from kvharness.contract import Contract, Protection, QuestionMode, budget_of
-from kvharness.policy import Needs
+from kvharness.policy.view import Needs
 from kvharness.testing.case import DTYPES, Case
 from kvharness.testing.tensors import Shape, Texture
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
-    from kvharness.trace import Trace
+    from kvharness.policy.trace import Trace
 
 #: Query heads and KV heads: MHA, MQA, GQA.
 HEADS = ((1, 1), (2, 1), (3, 1), (4, 2), (6, 2), (4, 4))

@@ -6,10 +6,10 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from kvharness.ambient import kept
-from kvharness.building import misdeclared
+from kvharness.discovery.build import misdeclared
 from kvharness.errors import TrainingProblem
-from kvharness.policy import FunctionPolicy, LoadedModel, Policy
+from kvharness.isolation.torch_settings import kept
+from kvharness.policy.interface import FunctionPolicy, LoadedModel, Policy
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
@@ -18,7 +18,7 @@ from kvharness.testing.strategies import cases, lengths
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-    from kvharness.policy import ScoreFunction
+    from kvharness.policy.interface import ScoreFunction
     from kvharness.testing.case import Case
 
 

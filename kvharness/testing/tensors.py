@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.attention import column_sums
-from kvharness.probe import Material, Probed
+from kvharness.model.attention import column_sums
+from kvharness.policy.probe import Material, Probed
+from kvharness.policy.trace import LayerTrace
 from kvharness.testing.letters import LETTERS
-from kvharness.trace import LayerTrace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.policy import Needs
-    from kvharness.probe import Probe
+    from kvharness.policy.probe import Probe
+    from kvharness.policy.view import Needs
 
 #: The factor on query-key products of every drawn layer.
 SCALING = 0.5

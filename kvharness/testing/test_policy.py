@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness import registry
+from kvharness.discovery import registry
+from kvharness.discovery.presses import is_press
+from kvharness.discovery.resolve import resolve
 from kvharness.errors import KvharnessError, UsageProblem
-from kvharness.options import OPTIONS, raw_value
-from kvharness.peer import is_press
-from kvharness.plugin import PROBLEM
-from kvharness.request import resolve
+from kvharness.plugin.names import PROBLEM
+from kvharness.run.options import OPTIONS, raw_value
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.parametrize import note_left_out, parameters
 
 if TYPE_CHECKING:
-    from kvharness.policy import Policy
+    from kvharness.policy.interface import Policy
     from kvharness.testing.catalogue import Check
 
 _POLICY = next(option for option in OPTIONS if option.flag == "--policy")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvharness.lazy import lazy_names
+from kvharness._lazy import lazy_names
 
 if TYPE_CHECKING:
     from kvharness.errors import TrainingProblem
-    from kvharness.prefilled import Prefilled
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
     from kvharness.training.checkpoint import Checkpoint, all_checkpoints, find_checkpoint
     from kvharness.training.continuation import continuations, retained
     from kvharness.training.gated import read_gated
@@ -29,8 +29,8 @@ __getattr__, __dir__ = lazy_names(
         "Checkpoint": "kvharness.training.checkpoint",
         "Job": "kvharness.training.job",
         "Manifest": "kvharness.training.manifest",
-        "Prefilled": "kvharness.cache",
-        "Runtime": "kvharness.runtime",
+        "Prefilled": "kvharness.model.prefilled",
+        "Runtime": "kvharness.model.loaded",
         "Trainer": "kvharness.training.job",
         "TrainingProblem": "kvharness.errors",
         "Window": "kvharness.training.window",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from kvharness.model import ModelSource
+    from kvharness.pretrained.find import ModelSource
 
 Network = TypeVar("Network", bound="Module")
 #: What networks raise that are given sizes of another kind, or weights of other sizes.

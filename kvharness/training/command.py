@@ -50,8 +50,8 @@ def add_source(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def open_job(policy: str, options: argparse.Namespace, *, seeds: tuple[int, ...]) -> Job:
     """Read the text and load the model that the options name."""
-    from kvharness.model import find_model  # noqa: PLC0415 - --help needs no torch
-    from kvharness.runtime import Runtime  # noqa: PLC0415
+    from kvharness.model.loaded import Runtime  # noqa: PLC0415
+    from kvharness.pretrained.find import find_model  # noqa: PLC0415 - --help needs no torch
     from kvharness.training.corpus import Corpus  # noqa: PLC0415
     from kvharness.training.job import Job, say  # noqa: PLC0415
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.batch import Request, answer
-from kvharness.cache import Kept
 from kvharness.contract import Contract, budget_of
-from kvharness.item import Question
-from kvharness.select import keep_mask
-from kvharness.trace import Trace
+from kvharness.engine.answer import Request, answer
+from kvharness.engine.select import keep_mask
+from kvharness.items.item import Question
+from kvharness.model.evicted_cache import Kept
+from kvharness.policy.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy import Policy
-    from kvharness.prefilled import Prefilled
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.interface import Policy
 
 
 def retained(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness.errors import DataProblem
-from kvharness.real_files import read_records
+from kvharness.items.real.files import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

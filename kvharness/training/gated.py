@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.attention import reading
+from kvharness.model.attention import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kvharness.attention import AttentionCall
-    from kvharness.prefilled import Prefilled
-    from kvharness.runtime import Runtime
+    from kvharness.model.attention import AttentionCall
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
 
 #: Bounds the gradient of the logarithm of a nearly shut gate.
 _AJAR = 1e-6

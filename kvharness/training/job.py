@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from kvharness.discovery.code_digest import module_digest
 from kvharness.errors import UsageProblem
 from kvharness.items.drawing import Drawing
-from kvharness.source import module_digest
-from kvharness.suite import SUITES
+from kvharness.items.suites import SUITES
 from kvharness.training.checkpoint import checkpoint_file, read_checkpoint, write_checkpoint
 from kvharness.training.manifest import Manifest
 from kvharness.training.window import check_disjoint, cut
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
     from kvharness.training.corpus import Corpus
     from kvharness.training.window import Window
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.attention import causal_output, column_sums, reading
-from kvharness.memory import explained
-from kvharness.trace import causal_attention, group_mean
+from kvharness.model.attention import causal_output, column_sums, reading
+from kvharness.model.out_of_memory import explained
+from kvharness.policy.attention_maps import causal_attention, group_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.attention import AttentionCall
-    from kvharness.runtime import Runtime
+    from kvharness.model.attention import AttentionCall
+    from kvharness.model.loaded import Runtime
     from kvharness.training.window import Window
 
 

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from typing import TYPE_CHECKING
 
-from kvharness.entry_points import entry_points_of
+from kvharness._entry_points import entry_points_of
 from kvharness.errors import TrainingProblem, UsageProblem
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from kvharness.errors import DataProblem, UsageProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from kvharness.item import Item
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Item
+    from kvharness.pretrained.prompt import Encoder
     from kvharness.training.corpus import Corpus
 
 #: Neighbouring windows of a book know each other, so they are held out together.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from kvharness import Policy, Positions
-from kvharness_policies.anchors import Floor, Full
+from kvharness_policies.floor import Floor
+from kvharness_policies.full import Full
 
 if TYPE_CHECKING:
     from torch import Tensor

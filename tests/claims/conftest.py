@@ -9,10 +9,10 @@ import pytest
 
 from kvharness.claims.claim import Claim, Column
 from kvharness.claims.evidence import Evidence
-from kvharness.inference.region import Kind
-from kvharness.provenance import Header
-from kvharness.record import Record, Seconds
-from kvharness.store import Stored, Writer
+from kvharness.records.header import Header
+from kvharness.records.record import Record, Seconds
+from kvharness.records.store import Stored, Writer
+from kvharness.statistics.region import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from kvharness.claims.file import read_claims
 from kvharness.claims.judge import judge
 from kvharness.claims.judgement import Judgement
 from kvharness.errors import ClaimProblem
-from kvharness.inference.region import Kind, Verdict
+from kvharness.statistics.region import Kind, Verdict
 from tests.claims.conftest import claim, pair, spread
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import pytest
 from kvharness.claims.agreement import incomplete, pairs, problems, same_ground
 from kvharness.claims.claim import Column
 from kvharness.claims.evidence import Evidence
-from kvharness.masks import write_mask
-from kvharness.provenance import Header
-from kvharness.record import QuestionRecord, Record, Seconds
-from kvharness.store import Stored
+from kvharness.records.header import Header
+from kvharness.records.masks import write_mask
+from kvharness.records.record import QuestionRecord, Record, Seconds
+from kvharness.records.store import Stored
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kvharness.claims.claim import Column
-from kvharness.inference.region import Kind
+from kvharness.statistics.region import Kind
 from tests.claims.conftest import claim
 
 

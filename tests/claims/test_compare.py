@@ -14,8 +14,8 @@ from kvharness.claims.compare import (
     changes,
 )
 from kvharness.claims.judge import judge
-from kvharness.inference.region import Verdict
-from kvharness.masks import write_mask
+from kvharness.records.masks import write_mask
+from kvharness.statistics.region import Verdict
 from tests.claims.conftest import CONTRACT, Made, claim, pair, spread
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.evidence import Evidence
 from kvharness.claims.plan import Plan, ReplayPlan
-from kvharness.store import Stored
+from kvharness.records.store import Stored
 from tests.claims.conftest import CONTRACT, Made, spread
 
 SNAPKV = Column("snapkv", "0.25")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from kvharness.claims.claim import Unit
 from kvharness.claims.file import KEYS, read_claims
 from kvharness.errors import ClaimProblem
-from kvharness.inference.method import Method
-from kvharness.inference.region import Kind, Verdict
-from kvharness.suite import SUITES
+from kvharness.items.suites import SUITES
+from kvharness.statistics.method import Method
+from kvharness.statistics.region import Kind, Verdict
 
 if TYPE_CHECKING:
     from kvharness.claims.claim import Claim

@@ -11,9 +11,8 @@ from scipy import stats
 
 from kvharness.claims.judge import judge
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.plan import Plan, ReplayPlan
-from kvharness.claims.planning import columns
-from kvharness.inference.region import Kind, Verdict
+from kvharness.claims.plan import Plan, ReplayPlan, columns
+from kvharness.statistics.region import Kind, Verdict
 from tests.claims.conftest import UNITS, Made, claim, pair, spread
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kvharness.claims.judgement import Judgement, Part
-from kvharness.inference.estimate import Interval
-from kvharness.inference.region import Verdict
+from kvharness.statistics.estimate import Interval
+from kvharness.statistics.region import Verdict
 from tests.claims.conftest import claim
 
 

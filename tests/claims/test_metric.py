@@ -13,7 +13,7 @@ from kvharness.claims.metric import METRICS, Scale, sign, value
 from tests.claims.conftest import record
 
 if TYPE_CHECKING:
-    from kvharness.record import Record
+    from kvharness.records.record import Record
 
 NUMBERS = st.floats(-1e3, 1e3)
 

@@ -8,10 +8,9 @@ import pytest
 
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.outlook import lines, outlooks
-from kvharness.claims.plan import Plan
-from kvharness.claims.planning import columns
-from kvharness.inference.power import smallest_detectable
-from kvharness.inference.region import Kind
+from kvharness.claims.plan import Plan, columns
+from kvharness.statistics.power import smallest_detectable
+from kvharness.statistics.region import Kind
 from tests.claims.conftest import Made, claim, pair, spread
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from kvharness.engine_version import ENGINE_VERSION
+from kvharness.records.engine_version import ENGINE_VERSION
 from tests.golden.golden_file import FILE, Cause, Golden, advice, golden, observe
 
 

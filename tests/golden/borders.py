@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from kvharness import eviction, selector
-from kvharness.select import protected_mask, select_entries, whole_protection
+from kvharness.engine import evictor, selector
+from kvharness.engine.select import select_entries, whole_protection
+from kvharness.policy.entries import protected_mask
 
 if TYPE_CHECKING:
     import pytest
@@ -64,7 +65,7 @@ class Borders:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.of: dict[str, Rows] = {}
-        for place in (selector, eviction):
+        for place in (selector, evictor):
             patch.setattr(place, "select_entries", self._note)
 
     def _note(

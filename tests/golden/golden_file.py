@@ -10,10 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvharness import registry
-from kvharness.engine_version import ENGINE_VERSION
-from kvharness.source import source_digest
-from kvharness.spec import PolicySpec
+from kvharness.discovery import registry
+from kvharness.discovery.code_digest import source_digest
+from kvharness.discovery.spec import PolicySpec
+from kvharness.records.engine_version import ENGINE_VERSION
 from tests.golden.observed import TIES, observed, scenes
 from tests.golden.replies import generated, scored
 
@@ -169,8 +169,8 @@ def advice(differences: Iterable[Difference], engine: int) -> str:
     for each in differences:
         found[each.cause].append(f"    {each.name}: {each.what}")
     raised = (
-        f"Otherwise raise ENGINE_VERSION in kvharness/engine_version.py to {engine + 1}, so that "
-        f"no record of another behaviour is reused, and run\n    {COMMAND}"
+        f"Otherwise raise ENGINE_VERSION in kvharness/records/engine_version.py to {engine + 1}, "
+        f"so that no record of another behaviour is reused, and run\n    {COMMAND}"
     )
     again = f"so no number is raised; run\n    {COMMAND}"
     told = {

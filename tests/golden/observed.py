@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Policy, Protection, registry
+from kvharness import Policy, Protection
 from kvharness.cell import Cell
 from kvharness.contract import FIXED_ANCHORS, Contract, EvictMode, QuestionMode
-from kvharness.engine import run_item
+from kvharness.discovery import registry
+from kvharness.discovery.loaded import LoadedPolicy
+from kvharness.discovery.spec import PolicySpec
+from kvharness.engine.item_run import run_item
+from kvharness.engine.task import Generate, Setup, Task
 from kvharness.items.drawing import Drawing
-from kvharness.policy import LoadedModel
-from kvharness.record import Record
-from kvharness.registry import LoadedPolicy
-from kvharness.spec import PolicySpec
-from kvharness.suite import SUITES
-from kvharness.task import Generate, Setup, Task
+from kvharness.items.suites import SUITES
+from kvharness.policy.interface import LoadedModel
+from kvharness.records.record import Record
 from tests.golden import stage
 from tests.golden.borders import Borders, Rows
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness import View
-    from kvharness.item import Item
-    from kvharness.runtime import Runtime
+    from kvharness.items.item import Item
+    from kvharness.model.loaded import Runtime
 
 RETENTION = Fraction(1, 4)
 PROTECTION = Protection(sinks=3, recents=5)

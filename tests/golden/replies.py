@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness.batch import Answers
-from kvharness.engine import run_item
-from kvharness.record import Record
-from kvharness.scoring import mean_metrics, score_question
-from kvharness.task import Generate
-from kvharness.text_metrics import text_metrics
+from kvharness.engine.answer import Answers
+from kvharness.engine.item_run import run_item
+from kvharness.engine.score import mean_metrics, score_question
+from kvharness.engine.task import Generate
+from kvharness.items.text_metrics import text_metrics
+from kvharness.records.record import Record
 from tests.golden.observed import make_setup, make_tasks, scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kvharness.item import Item, Question
-    from kvharness.prompt import Encoder
+    from kvharness.items.item import Item, Question
+    from kvharness.pretrained.prompt import Encoder
 
 #: How far the two largest logits must be apart for a greedy choice to be the same everywhere:
 #: without vector units instead of AVX2, logits of these models differ by 7e-6.

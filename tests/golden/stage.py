@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from kvharness.attention import observe
-from kvharness.item import Item, Question
-from kvharness.model import ModelSource
-from kvharness.prompt import Encoder
-from kvharness.runtime import Runtime
+from kvharness.items.item import Item, Question
+from kvharness.model.attention import observe
+from kvharness.model.loaded import Runtime
+from kvharness.pretrained.find import ModelSource
+from kvharness.pretrained.prompt import Encoder
 from tests.conftest import tiny_config
 
 if TYPE_CHECKING:

@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Protection, registry
-from kvharness import attention as attention_module
-from kvharness import batch as batch_module
-from kvharness import blockwise as blockwise_module
-from kvharness import budgets as budgets_module
-from kvharness import decode as decode_module
-from kvharness import scoring as scoring_module
-from kvharness import select as select_module
-from kvharness import text_metrics as text_metrics_module
-from kvharness import trace as trace_module
-from kvharness.cache import Kept
+from kvharness import Protection
 from kvharness.contract import EvictMode
-from kvharness.engine_version import ENGINE_VERSION
-from kvharness.eviction import Evictor
-from kvharness.rotary import Rotation
-from kvharness.suite import SUITES
+from kvharness.discovery import registry
+from kvharness.engine import answer as batch_module
+from kvharness.engine import blockwise_prefill as blockwise_module
+from kvharness.engine import decode as decode_module
+from kvharness.engine import score as scoring_module
+from kvharness.engine.evictor import Evictor
+from kvharness.items import text_metrics as text_metrics_module
+from kvharness.items.suites import SUITES
+from kvharness.model import attention as attention_module
+from kvharness.model.evicted_cache import Kept
+from kvharness.model.rotary import Rotation
+from kvharness.policy import budgets as budgets_module
+from kvharness.policy.attention_maps import causal_attention
+from kvharness.policy.entries import top_entries
+from kvharness.policy.seeds import generator
+from kvharness.records.engine_version import ENGINE_VERSION
 from tests.golden import __main__ as command
 from tests.golden import golden_file
 from tests.golden.borders import is_wide
@@ -102,12 +104,12 @@ def test_near_ties_are_few_and_counted() -> None:
 
 
 def later_wins_ties(patch: pytest.MonkeyPatch) -> None:
-    usual = select_module.top_entries
+    usual = top_entries
 
     def flipped(scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
         return usual(scores.flip(-1), budgets, protected.flip(-1)).flip(-1)
 
-    patch.setattr(select_module, "top_entries", flipped)
+    patch.setattr("kvharness.policy.entries.top_entries", flipped)
 
 
 def policies_protect_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -126,9 +128,9 @@ def questions_come_later(patch: pytest.MonkeyPatch) -> None:
 
 
 def windows_attend_flatly(patch: pytest.MonkeyPatch) -> None:
-    usual = trace_module.causal_attention
+    usual = causal_attention
     flat: Any = lambda queries, keys, scaling: usual(queries, keys, scaling / 2)  # noqa: E731
-    patch.setattr(trace_module, "causal_attention", flat)
+    patch.setattr("kvharness.policy.attention_maps.causal_attention", flat)
 
 
 def sums_forget_the_last_query(patch: pytest.MonkeyPatch) -> None:
@@ -142,8 +144,8 @@ def sums_forget_the_last_query(patch: pytest.MonkeyPatch) -> None:
 
 
 def draws_ignore_the_item(patch: pytest.MonkeyPatch) -> None:
-    usual = trace_module.generator
-    patch.setattr(trace_module, "generator", lambda seed, _, *rest: usual(seed, *rest))
+    usual = generator
+    patch.setattr("kvharness.policy.trace.generator", lambda seed, _, *rest: usual(seed, *rest))
 
 
 def shares_are_rounded_up(patch: pytest.MonkeyPatch) -> None:
@@ -187,7 +189,7 @@ def surprise_is_added_up(patch: pytest.MonkeyPatch) -> None:
         record = usual(question, index, answers, *rest)
         return replace(record, nll=-float(answers.logprob[index].sum()))
 
-    patch.setattr("kvharness.engine.score_question", total)
+    patch.setattr("kvharness.engine.item_run.score_question", total)
     patch.setattr("tests.golden.replies.score_question", total)
 
 
@@ -287,8 +289,8 @@ def test_the_advice_names_the_number_and_the_command() -> None:
     difference = Difference("global prefill tova", Cause.ENGINE, "kept is [1], not [2]")
     assert advice([difference], 4) == (
         "the engine does other things than its version 4 did. If that is a mistake, correct it. "
-        "Otherwise raise ENGINE_VERSION in kvharness/engine_version.py to 5, so that no record of "
-        "another behaviour is reused, and run\n"
+        "Otherwise raise ENGINE_VERSION in kvharness/records/engine_version.py to 5, so that no "
+        "record of another behaviour is reused, and run\n"
         "    python -m tests.golden\n"
         "    global prefill tova: kept is [1], not [2]"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kvharness.errors import UsageProblem
 from kvharness.items.compose import Planted, compose, plant, stratified_depths
 from kvharness.items.filler import Filler
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,12 +6,12 @@ import pytest
 
 from kvharness.items.compose import TooShort
 from kvharness.items.drawing import Drawing
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item
+    from kvharness.items.item import Item
 
 
 def a_drawing(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0, count: int = 1) -> Drawing:

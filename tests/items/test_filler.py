@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from kvharness.errors import DataProblem
 from kvharness.items.drawing import Drawing
 from kvharness.items.filler import Filler, essays, grammar, read_sentences, split_sentences
-from kvharness.items.novelty import Novelty
-from kvharness.prompt import Encoder
-from kvharness.suite import SUITES
+from kvharness.items.repetition import Novelty
+from kvharness.items.suites import SUITES
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from pathlib import Path

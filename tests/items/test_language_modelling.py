@@ -10,14 +10,14 @@ import pytest
 from kvharness.items.compose import TooShort
 from kvharness.items.drawing import Drawing
 from kvharness.items.language_modelling import language_modelling_items
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item
+    from kvharness.items.item import Item
 
 CONTEXT = 600
 

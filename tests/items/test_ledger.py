@@ -7,12 +7,12 @@ import pytest
 from kvharness.items.compose import TooShort
 from kvharness.items.drawing import Drawing
 from kvharness.items.ledger import ledger_items
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item
+    from kvharness.items.item import Item
 
 CONTEXT = 700
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from kvharness.items.drawing import Drawing
 from kvharness.items.needle import Variant, needle_items
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item
+    from kvharness.items.item import Item
 
 NEEDLE = re.compile(r" The (?:first |second )?access code for the ([^.]+) is (\d{6})\.")
 

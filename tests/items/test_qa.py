@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from kvharness.items.drawing import Drawing
 from kvharness.items.qa import FACTS, PREDICATES, draw_values, qa_items
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item, Question
+    from kvharness.items.item import Item, Question
     from kvharness.items.qa import Predicate
 
 POOLS = {predicate.pool for predicate in PREDICATES if predicate.pool}

@@ -21,12 +21,12 @@ from kvharness.items.qa_hard import (
     records_items,
     two_hop_items,
 )
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item, Question
+    from kvharness.items.item import Item, Question
 
 RECORD = re.compile(
     r" (\w+ \w+) lives in (\w+), works as a (\w+) for (\w+ \w+) and has the staff number (\d{3})\."

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from kvharness.items.drawing import Drawing
 from kvharness.items.summarization import DECISIONS, DECOYS, Variant, summarization_items
-from kvharness.prompt import Encoder
+from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from kvharness.item import Item
+    from kvharness.items.item import Item
 
 DECISION = re.compile(r"(?:Decision|Measure) (\d): (\w+) (?:gets|receives) (\d{3}) crowns")
 

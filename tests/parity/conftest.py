@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import LoadedModel, Protection, registry
-from kvharness.select import keep_mask
-from kvharness.spec import PolicySpec
-from kvharness.speed import trace_of
+from kvharness import LoadedModel, Protection
+from kvharness.discovery import registry
+from kvharness.discovery.spec import PolicySpec
+from kvharness.engine.select import keep_mask
+from kvharness.engine.speed import trace_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.registry import LoadedPolicy
-    from kvharness.runtime import Runtime
+    from kvharness.discovery.loaded import LoadedPolicy
+    from kvharness.model.loaded import Runtime
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def tiny(runtime: Runtime) -> Stage:
 def embedded() -> Stage:
     from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
-    from kvharness.model import DEFAULT_MODEL, find_model
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import DEFAULT_MODEL, find_model
 
     runtime = Runtime.load(find_model(DEFAULT_MODEL), device="cpu", dtype="float32")
     (item,) = needle_items(Drawing(encoder=runtime.encoder, context=512, seed=0, count=1))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
-from kvharness.attention import KERNEL
-from kvharness.hidden import attention_modules
-from kvharness.speed import Measured, greedy, measuring
+from kvharness.engine.speed import Measured, greedy, measuring
+from kvharness.model.attention import KERNEL
+from kvharness.model.layer_hooks import attention_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kvharness.runtime import Runtime
-    from kvharness.speed import Grid
+    from kvharness.engine.speed import Grid
+    from kvharness.model.loaded import Runtime
 
 Sets = list[list[list[int]]]
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import registry
+from kvharness.discovery import registry
+from kvharness.discovery.spec import PolicySpec
 from kvharness.errors import ParameterProblem
-from kvharness.policy import Positions
-from kvharness.spec import PolicySpec
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
+    from kvharness.discovery.loaded import LoadedPolicy
     from tests.parity.conftest import Stage
 
 kvpress: Any = pytest.importorskip("kvpress")
@@ -53,7 +54,7 @@ WRAPPERS = {
 }
 
 
-def load(text: str) -> registry.LoadedPolicy:
+def load(text: str) -> LoadedPolicy:
     (spec,) = PolicySpec.parse_list(text)
     return registry.load(spec, {})
 
@@ -126,7 +127,7 @@ def test_rerotation_is_compact_positions_around_the_inner_press(tiny: Stage) -> 
 def test_our_attention_is_not_wrapped_by_theirs(tiny: Stage) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from kvharness.attention import KERNEL, _attention
+    from kvharness.model.attention import KERNEL, _attention
 
     tiny.load("kvpress:KnormPress")
     assert ALL_ATTENTION_FUNCTIONS[KERNEL] is _attention

@@ -10,8 +10,8 @@ import pytest
 from kvharness import Protection
 
 if TYPE_CHECKING:
-    from kvharness.runtime import Runtime
-    from kvharness.speed import Grid
+    from kvharness.engine.speed import Grid
+    from kvharness.model.loaded import Runtime
     from tests.parity.conftest import Stage
 
 kvpress: Any = pytest.importorskip("kvpress")
@@ -33,7 +33,7 @@ QUESTION, STEPS = 30, 10
 
 
 def _grid(stage: Stage, names: list[str], retentions: tuple[Fraction, ...]) -> Grid:
-    from kvharness.speed import Grid
+    from kvharness.engine.speed import Grid
 
     filling = stage.runtime.encoder.ids(" and what else do you remember of it") * QUESTION
     return Grid(
@@ -59,7 +59,7 @@ def _presses(names: list[str], retentions: tuple[Fraction, ...], tokens: int) ->
 
 def _compare(stage: Stage, names: list[str], retentions: tuple[Fraction, ...]) -> list[list[Any]]:
     """Outputs of kvpress, of its presses on our prefill, and of our policies; prints seconds."""
-    from kvharness.speed import by_engine
+    from kvharness.engine.speed import by_engine
 
     presses = _presses(names, retentions, len(stage.ids))
     pressed = _grid(stage, [f"kvpress:{name}" for name in names], retentions)
@@ -81,8 +81,8 @@ def _compare(stage: Stage, names: list[str], retentions: tuple[Fraction, ...]) -
 def _embedded(dtype: str, context: int) -> Stage:
     from kvharness.items.drawing import Drawing
     from kvharness.items.needle import needle_items
-    from kvharness.model import DEFAULT_MODEL, find_model
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.pretrained.find import DEFAULT_MODEL, find_model
 
     runtime: Runtime = Runtime.load(find_model(DEFAULT_MODEL), dtype=dtype)
     (item,) = needle_items(Drawing(encoder=runtime.encoder, context=context, seed=0, count=1))
@@ -100,7 +100,7 @@ def test_outputs_are_equal_in_float32(embedded: Stage) -> None:
 @pytest.mark.slow
 def test_masked_heads_answer_as_evicted_ones(embedded: Stage) -> None:
     """kvpress masks what AdaKV evicts; our caches do without it."""
-    from kvharness.speed import by_engine
+    from kvharness.engine.speed import by_engine
 
     name = "AdaKVPress(press=SnapKVPress(window_size=32))"
     retentions = (Fraction("0.25"),)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from kvharness.record import Seconds
-from kvharness.store import Store
+from kvharness.records.record import Seconds
+from kvharness.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kvharness.record import Record
+    from kvharness.records.record import Record
 
 SUITES = Path(__file__).parents[2] / "suites"
 INI = """
@@ -193,7 +193,12 @@ def stable(records: Iterable[Record]) -> dict[str, Record]:
 @cache
 def _warm_up() -> None:
     """Import everything heavy once: a run forgets nothing but its own folder's modules."""
-    for name in ("kvharness.runtime", "kvharness.engine", "kvharness.runner", "kvharness.summary"):
+    for name in (
+        "kvharness.model.loaded",
+        "kvharness.engine.item_run",
+        "kvharness.run.runner",
+        "kvharness.report.terminal",
+    ):
         import_module(name)
 
 

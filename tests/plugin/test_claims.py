@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.cli import main
+from kvharness.cli.main import main
 from tests.plugin.conftest import Finished, finish
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.supply import Supply
+from kvharness.run.items import Supply
 
 if TYPE_CHECKING:
     from kvharness.cell import Group

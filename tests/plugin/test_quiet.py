@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.options import OPTIONS
+from kvharness.run.options import OPTIONS
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Lab
@@ -19,7 +19,8 @@ CONFTEST = """
 import sys
 
 def pytest_unconfigure(config):
-    heavy = {"torch", "scipy", "numpy", "transformers", "datasets", "tqdm", "kvharness.bench"}
+    heavy = {"torch", "scipy", "numpy", "transformers", "datasets", "tqdm"}
+    heavy.add("kvharness.plugin.session")
     print(f"\\nheavy: {sorted(heavy & set(sys.modules))}")
 """
 TESTS = """

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from kvharness import key
-from kvharness.engine_version import ENGINE_VERSION
-from kvharness.runtime import Runtime
+from kvharness.model.loaded import Runtime
+from kvharness.records import key
+from kvharness.records.engine_version import ENGINE_VERSION
 from tests.plugin.conftest import finish, stable
 
 if TYPE_CHECKING:

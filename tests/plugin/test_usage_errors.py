@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.model import EmbeddedModel
-from kvharness.runtime import Runtime
-from kvharness.store import SCHEMA
+from kvharness.model.loaded import Runtime
+from kvharness.pretrained.find import EmbeddedModel
+from kvharness.records.store import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,7 +239,7 @@ def test_a_policy_name_that_cannot_be_an_id(lab: Lab) -> None:
 
 
 def test_no_policy_is_installed(place: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvharness.registry.installed", dict)
+    monkeypatch.setattr("kvharness.discovery.registry.installed", dict)
     text = refusal(place, "suites/test_needle.py", main=True)
     assert "no policy is installed; run pip install kvharness-policies" in text
     assert "pip install kvharness-policies" in refusal(place, "--policy=snapkv")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from kvharness import Needs, Policy, Protection, Trace
-from kvharness.select import keep_mask
-from kvharness.trace import LayerTrace
+from kvharness.engine.select import keep_mask
+from kvharness.policy.trace import LayerTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

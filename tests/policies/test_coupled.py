@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import Needs, Protection, Trace
-from kvharness.trace import LayerTrace
-from kvharness_policies.allocation import Ada
-from kvharness_policies.attention import H2O, PrefillAttention
+from kvharness.policy.trace import LayerTrace
+from kvharness_policies.ada import Ada
 from kvharness_policies.coupled import Coupled, Groups
-from kvharness_policies.keys import Knorm
-from kvharness_policies.output import CriticalKV
-from kvharness_policies.window import SnapKV
+from kvharness_policies.criticalkv import CriticalKV
+from kvharness_policies.h2o import H2O
+from kvharness_policies.knorm import Knorm
+from kvharness_policies.prefill_attention import PrefillAttention
+from kvharness_policies.snapkv import SnapKV
 
 if TYPE_CHECKING:
     from collections.abc import Callable

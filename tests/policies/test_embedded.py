@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvharness.registry import installed
+from kvharness.discovery.registry import installed
 
 NEEDLE = Path(__file__).parents[2] / "suites" / "test_needle.py"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection, Repeat, Trace
-from kvharness.probe import Material
-from kvharness.select import keep_mask
+from kvharness.engine.select import keep_mask
+from kvharness.policy.probe import Material
 from kvharness.testing import Check, checks_for
 from kvharness_policies.kvzip import KVzip
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 TOKENS = 40
 CONTEXT = tuple(range(200, 200 + TOKENS))

@@ -11,11 +11,11 @@ from kvharness import LoadedModel, Needs
 from kvharness_policies.lkv.network import Network, Shape
 from kvharness_policies.lkv.policy import LKV, LKVBudgets, head_budgets
 from kvharness_policies.lkv.training import gates_of
-from kvharness_policies.position import StreamingLLM
-from kvharness_policies.window import SnapKV
+from kvharness_policies.snapkv import SnapKV
+from kvharness_policies.streaming_llm import StreamingLLM
 
 if TYPE_CHECKING:
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 SHAPE = Shape(layers=2, kv_heads=2, head_size=16)
 TOKENS = 60

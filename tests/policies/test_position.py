@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import Policy, Positions, Protection
-from kvharness_policies.position import Position, StreamingLLM
+from kvharness_policies.position import Position
+from kvharness_policies.streaming_llm import StreamingLLM
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from kvharness import Needs, Probe
-from kvharness.attention import PrefillReader, reading
-from kvharness.cli import main
-from kvharness.probe import Material
+from kvharness.cli.main import main
+from kvharness.model.attention import PrefillReader, reading
+from kvharness.policy.probe import Material
 from kvharness.training import Window
 from kvharness_policies.dapq import DapQ
 from kvharness_policies.pseudo.nearness import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 CONTEXT, QUERIES = 90, 8
 TOKENS = tuple(200 + 7 * j % 1000 for j in range(CONTEXT + QUERIES))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kvharness.errors import TrainingProblem
-from kvharness.model import ModelSource, find_model
-from kvharness.policy import LoadedModel
-from kvharness.runtime import Runtime
+from kvharness.model.loaded import Runtime
+from kvharness.policy.interface import LoadedModel
+from kvharness.pretrained.find import ModelSource, find_model
 from kvharness.training.checkpoint import all_checkpoints, find_checkpoint
 from kvharness_policies.lkv.policy import LKV
 from kvharness_policies.sip.policy import SHIPPED, SIP

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness.cli import main
-from kvharness.model import find_model
-from kvharness.policy import LoadedModel, Needs
-from kvharness.select import score_tokens
-from kvharness.trace import Trace
+from kvharness.cli.main import main
+from kvharness.engine.select import score_tokens
+from kvharness.policy.interface import LoadedModel
+from kvharness.policy.trace import Trace
+from kvharness.policy.view import Needs
+from kvharness.pretrained.find import find_model
 from kvharness_policies.sip.network import new_network
 from kvharness_policies.sip.notebook import STEPS, NotebookScorer
 from kvharness_policies.sip.policy import SIP
@@ -20,7 +21,7 @@ from kvharness_policies.sip.scorer import NOTEBOOK, Heads, Scorer, Shape
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 TOKENS = 24
 

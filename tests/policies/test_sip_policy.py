@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from kvharness import LoadedModel, Needs
-from kvharness.cli import main
+from kvharness.cli.main import main
+from kvharness.engine.select import score_tokens
 from kvharness.errors import TrainingProblem
-from kvharness.model import find_model
-from kvharness.select import score_tokens
-from kvharness.trace import Trace
+from kvharness.policy.trace import Trace
+from kvharness.pretrained.find import find_model
 from kvharness_policies.sip.policy import SIP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 TOKENS = 60
 

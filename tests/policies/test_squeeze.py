@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection
-from kvharness_policies.attention import PrefillAttention
-from kvharness_policies.position import StreamingLLM
+from kvharness_policies.prefill_attention import PrefillAttention
 from kvharness_policies.squeeze import Squeeze, layer_weights
+from kvharness_policies.streaming_llm import StreamingLLM
 
 if TYPE_CHECKING:
     from kvharness import Trace

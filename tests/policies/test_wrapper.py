@@ -9,22 +9,24 @@ import pytest
 import torch
 
 from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Protection
+from kvharness.discovery.parameters import parameters_text
 from kvharness.errors import TrainingProblem
-from kvharness.parameters import parameters_text
-from kvharness_policies.allocation import Ada
-from kvharness_policies.anchors import Floor, Full, Oracle
-from kvharness_policies.attention import H2O
-from kvharness_policies.chance import Random
+from kvharness_policies.ada import Ada
+from kvharness_policies.caote import CAOTE
 from kvharness_policies.dapq import DapQ
+from kvharness_policies.floor import Floor
+from kvharness_policies.full import Full
+from kvharness_policies.h2o import H2O
 from kvharness_policies.lkv.policy import LKV
-from kvharness_policies.output import CAOTE
-from kvharness_policies.position import StreamingLLM
-from kvharness_policies.window import SnapKV
+from kvharness_policies.oracle import Oracle
+from kvharness_policies.random import Random
+from kvharness_policies.snapkv import SnapKV
+from kvharness_policies.streaming_llm import StreamingLLM
 from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from kvharness import Trace
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
     from tests.policies.conftest import Keep, MakeTrace
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from kvharness.claims.claim import Claim
 from kvharness.claims.evidence import Evidence
-from kvharness.inference.region import Kind, Verdict
-from kvharness.provenance import Header
-from kvharness.record import QuestionRecord, Record, Seconds
-from kvharness.store import Stored
+from kvharness.records.header import Header
+from kvharness.records.record import QuestionRecord, Record, Seconds
+from kvharness.records.store import Stored
+from kvharness.statistics.region import Kind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,8 +20,8 @@ import pytest
 from PIL import Image, ImageStat
 
 from kvharness.claims.judge import judge
-from kvharness.inference.region import Verdict
 from kvharness.report.page import page
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

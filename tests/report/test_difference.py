@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kvharness.inference.estimate import Sample
 from kvharness.report.difference import Difference, Mean, Relation
+from kvharness.statistics.estimate import Sample
 
 
 def difference(values: list[float]) -> Difference:

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from kvharness.claims.judge import judge
-from kvharness.inference.region import Verdict
 from kvharness.report.markdown import markdown
+from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
     from tests.report.conftest import Lab

@@ -10,16 +10,16 @@ import pytest
 from scipy import stats
 
 from kvharness.claims.judge import judge
-from kvharness.inference.region import Kind, Verdict
-from kvharness.report.forest import forest
+from kvharness.report.charts.forest import forest
+from kvharness.report.charts.significance import matrices
 from kvharness.report.page import page
-from kvharness.report.significance import matrices
 from kvharness.report.survey import Survey
+from kvharness.statistics.region import Kind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvharness.record import Record
+    from kvharness.records.record import Record
     from tests.report.conftest import Lab, Page
 
 CONTENDERS = ["h2o", "keydiff", "knorm", "random", "snapkv"]

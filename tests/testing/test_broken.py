@@ -7,8 +7,8 @@ import re
 import pytest
 
 from kvharness import Policy, Protection
+from kvharness.engine.select import keep_mask
 from kvharness.errors import PolicyProblem
-from kvharness.select import keep_mask
 from kvharness.testing import CHECKS, Mistake, checks_for
 from kvharness.testing.case import Case
 from kvharness.testing.tensors import Shape

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness import select
-from kvharness.cache import BatchCache
+from kvharness.engine import select
+from kvharness.model.evicted_cache import BatchCache
+from kvharness.policy import entries
+from kvharness.policy.entries import protected_mask, top_entries
 from kvharness.testing import (
     Mistake,
     check_cells_independent,
@@ -18,8 +20,8 @@ from kvharness.testing import (
     check_protected_kept,
     check_survives_repeated_compression,
 )
-from kvharness_policies.keys import KeyDiff
-from kvharness_policies.position import StreamingLLM
+from kvharness_policies.keydiff import KeyDiff
+from kvharness_policies.streaming_llm import StreamingLLM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,14 +29,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness import Policy, Protection
-    from kvharness.cache import Segment
-    from kvharness.trace import LayerTrace
+    from kvharness.model.evicted_cache import Segment
+    from kvharness.policy.trace import LayerTrace
 
     Plant = Callable[[pytest.MonkeyPatch], None]
     CheckFunction = Callable[..., None]
 
 COUNT = 60
-protected_mask, top_entries = select.protected_mask, select.top_entries
 gather = BatchCache._gather
 
 
@@ -63,13 +64,13 @@ def drop_the_oldest_recent(patch: pytest.MonkeyPatch) -> None:
 
 def keep_one_too_many(patch: pytest.MonkeyPatch) -> None:
     unverified(patch)
-    patch.setattr(select, "top_entries", lambda s, budgets, p: top_entries(s, budgets + 1, p))
+    patch.setattr(entries, "top_entries", lambda s, budgets, p: top_entries(s, budgets + 1, p))
 
 
 def keep_one_too_few(patch: pytest.MonkeyPatch) -> None:
     unverified(patch)
     patch.setattr(
-        select, "top_entries", lambda s, budgets, p: top_entries(s, (budgets - 1).clamp_min(0), p)
+        entries, "top_entries", lambda s, budgets, p: top_entries(s, (budgets - 1).clamp_min(0), p)
     )
 
 
@@ -81,7 +82,7 @@ def protect_by_a_large_score(patch: pytest.MonkeyPatch) -> None:
         padded = scores.masked_fill(protected, scores.max().item())
         return top_entries(padded, budgets, protected & False)
 
-    patch.setattr(select, "top_entries", mutated)
+    patch.setattr(entries, "top_entries", mutated)
 
 
 def planted_gather(patch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:

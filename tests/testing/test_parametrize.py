@@ -16,8 +16,8 @@ from kvharness.testing import (
     parametrize_with_checks,
 )
 from kvharness.testing.parametrize import LEFT_OUT
-from kvharness_policies.chance import Random
-from kvharness_policies.window import SnapKV
+from kvharness_policies.random import Random
+from kvharness_policies.snapkv import SnapKV
 from tests.testing.broken.interface import Zeros
 from tests.testing.broken.selection import OneTooMany
 

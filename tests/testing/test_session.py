@@ -13,8 +13,9 @@ from kvharness.testing import Mistake, check_exact_budget, left_out, run_session
 from kvharness.testing.model import MODEL_SHAPE
 from kvharness.testing.session import Session
 from kvharness.testing.strategies import contracts, dtypes, sessions, traces
-from kvharness_policies.position import Position, StreamingLLM
-from kvharness_policies.window import SnapKV
+from kvharness_policies.position import Position
+from kvharness_policies.snapkv import SnapKV
+from kvharness_policies.streaming_llm import StreamingLLM
 from tests.testing.broken.engine import IndexesByPosition
 from tests.testing.broken.interface import Zeros
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.cli import main
+from kvharness.cli.main import main
 from kvharness_policies.sip.analysis.analyst import SHIPPED
 from kvharness_policies.sip.analysis.ladder import measure
 

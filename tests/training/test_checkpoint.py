@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kvharness.errors import TrainingProblem
-from kvharness.model import ModelSource
+from kvharness.pretrained.find import ModelSource
 from kvharness.training.checkpoint import (
     Checkpoint,
     all_checkpoints,

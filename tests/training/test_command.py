@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.cli import main
+from kvharness.cli.main import main
 from kvharness.training import job
 
 if TYPE_CHECKING:

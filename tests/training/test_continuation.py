@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM
 
-from kvharness.policy import Needs
+from kvharness.policy.view import Needs
 from kvharness.training import continuations, retained
-from kvharness_policies.keys import Knorm
+from kvharness_policies.knorm import Knorm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 TOKENS = 40
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness.cache import BatchCache, Kept
-from kvharness.decode import Prompt, force
-from kvharness.policy import Needs
+from kvharness.engine.decode import Prompt, force
+from kvharness.model.evicted_cache import BatchCache, Kept
+from kvharness.policy.view import Needs
 from kvharness.training.gated import read_gated
 
 if TYPE_CHECKING:
-    from kvharness.prefilled import Prefilled
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
 
 TOKENS = 24
 PROMPT = Prompt(lead=(7, 11, 13), answer=(5, 3, 9))

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness.policy import Needs
+from kvharness.policy.view import Needs
 from kvharness.training.observe import observe_window
 from kvharness.training.window import Window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 CONTEXT, AHEAD = 30, 7
 

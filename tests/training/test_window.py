@@ -12,7 +12,7 @@ from kvharness.training.window import PASSAGE, check_disjoint, cut
 from tests.prose import prose
 
 if TYPE_CHECKING:
-    from kvharness.runtime import Runtime
+    from kvharness.model.loaded import Runtime
 
 CONTEXT, AHEAD = 100, 20
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness.cache import Kept
 from kvharness.contract import Protection
-from kvharness.decode import Prompt
-from kvharness.policy import Positions
+from kvharness.engine.decode import Prompt
+from kvharness.model.evicted_cache import Kept
+from kvharness.policy.view import Positions
 from kvharness.testing.examples import MODELLED, examples
 from kvharness.testing.letters import VOCABULARY
 from kvharness.testing.mistake import Mistake, expect
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
     from torch import Tensor
 
-    from kvharness.policy import Policy, ScoreFunction
-    from kvharness.prefilled import Prefilled
+    from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.interface import Policy, ScoreFunction
+    from kvharness.policy.trace import Trace
     from kvharness.testing.reading import Reading
-    from kvharness.trace import Trace
 
 #: Log-probabilities in float32; measured differences stay below 1e-4 nats.
 _TOLERANCE = 1e-3

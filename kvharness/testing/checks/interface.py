@@ -18,7 +18,7 @@ from kvharness.testing.subject import cases_for, ready
 from kvharness.testing.tensors import Texture
 
 if TYPE_CHECKING:
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.case import Case
     from kvharness.testing.reading import Reading
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.case import Case
 
 #: What sums in another order may differ by, relative to the largest score.

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness.blame import left_changed
-from kvharness.policy import Needs
-from kvharness.probe import Ends
+from kvharness.isolation.attribution import left_changed
+from kvharness.policy.probe import Ends
+from kvharness.policy.view import Needs
 from kvharness.testing.case import Case, trace_of
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
@@ -22,9 +22,9 @@ from kvharness.testing.tensors import Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
+    from kvharness.policy.trace import Trace
     from kvharness.testing.reading import Reading
-    from kvharness.trace import Trace
 
 _EVERYTHING = Needs(
     queries=1 << 20,

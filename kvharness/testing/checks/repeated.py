@@ -12,7 +12,7 @@ from kvharness.testing.strategies import sessions
 from kvharness.testing.subject import ready
 
 if TYPE_CHECKING:
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.strategies import Step
 
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness.cache import BatchCache, Kept
-from kvharness.policy import Needs
-from kvharness.prefilled import Prefilled
+from kvharness.model.evicted_cache import BatchCache, Kept
+from kvharness.model.prefilled import Prefilled
+from kvharness.policy.view import Needs
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import read
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy import Policy, ScoreFunction
+    from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.case import Case
     from kvharness.testing.reading import Reading
 

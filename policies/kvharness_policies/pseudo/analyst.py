@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Path]:
     """Measure if there is no measurement, then draw."""
-    from kvharness.report.style import save  # noqa: PLC0415 - matplotlib
+    from kvharness.report.charts.style import save  # noqa: PLC0415 - matplotlib
     from kvharness_policies.pseudo import plots  # noqa: PLC0415
 
     file = options.data / "nearness.json"

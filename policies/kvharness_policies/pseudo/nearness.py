@@ -14,8 +14,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from kvharness import Needs, Probe, group_mean, probe_attention, window_attention
-from kvharness.probe import Part
-from kvharness.trace import Trace
+from kvharness.policy.probe import Part
+from kvharness.policy.trace import Trace
 from kvharness_policies.dapq import CONTENTS, DapQ
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness import View
-    from kvharness.probe import Material
+    from kvharness.policy.probe import Material
     from kvharness.training import Runtime, Window
 
 #: What the contract protects: no policy chooses there.

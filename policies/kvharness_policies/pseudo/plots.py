@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from kvharness.report.palette import GREY, HUES, MARKS
-from kvharness.report.style import STYLE
+from kvharness.report.charts.palette import GREY, HUES, MARKS
+from kvharness.report.charts.style import STYLE
 from kvharness_policies.pseudo.nearness import (
     KINDS,
     LAST,

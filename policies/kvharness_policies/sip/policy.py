@@ -10,7 +10,7 @@ import torch
 
 from kvharness import Needs, Policy
 from kvharness.training import find_checkpoint
-from kvharness_policies.attention import mean_received
+from kvharness_policies.column_sums import mean_received
 from kvharness_policies.sip.features import Feature, parse_features
 from kvharness_policies.sip.network import new_network, trained_network
 from kvharness_policies.sip.scorer import DEFAULT_FEATURES, NOTEBOOK, PER_HEAD, Heads, Shape

@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Path]:
     """Measure what the folder lacks, then draw."""
-    from kvharness.report.style import save  # noqa: PLC0415 - matplotlib
+    from kvharness.report.charts.style import save  # noqa: PLC0415 - matplotlib
     from kvharness_policies.sip.analysis import plots  # noqa: PLC0415
 
     _measure(options, job)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvharness.claims.evidence import Evidence
 from kvharness.errors import UsageProblem
-from kvharness.newest import comparable
+from kvharness.records.comparable import comparable
 from kvharness.report.difference import Mean
 from kvharness.report.survey import ALL, Survey
 

@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from kvharness.report.palette import GREY, HUES, INK, MARKS
-from kvharness.report.style import STYLE
+from kvharness.report.charts.palette import GREY, HUES, INK, MARKS
+from kvharness.report.charts.style import STYLE
 from kvharness_policies.sip.analysis.information import KNOWN, PERMUTED, SETS
 from kvharness_policies.sip.analysis.paradox import CHANCE, REFERENCE, RETENTIONS, Agreement
 from kvharness_policies.sip.analysis.reliability import (

@@ -1,0 +1,1 @@
+"""Presses of NVIDIA/kvpress as policies."""

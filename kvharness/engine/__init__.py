@@ -1,0 +1,1 @@
+"""One item: read once, evicted, answered and scored."""

@@ -1,0 +1,185 @@
+"""What each task keeps of one context."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness.contract import Anchor, EvictMode
+from kvharness.engine.blockwise_prefill import read_each
+from kvharness.engine.evictor import EQUAL_BUDGETS, Evictor
+from kvharness.engine.rolling_decode import Rolled
+from kvharness.engine.select import informed_policy, score_tokens, select_entries
+from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.isolation.attribution import blamed
+from kvharness.isolation.tampering import TamperedError
+from kvharness.model.evicted_cache import Kept
+from kvharness.policy.view import Positions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kvharness.engine.answer import Request
+    from kvharness.engine.blockwise_prefill import BlockRead
+    from kvharness.engine.task import Setup, Task
+    from kvharness.items.item import Item
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.interface import Policy
+    from kvharness.policy.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What one task keeps of one context.
+
+    Attributes:
+        seconds: to probe, score and select.
+        rolled: how it goes on, where policies evict while decoding.
+        read: what it read in blocks, where the context is read so; prefill and selection are one.
+    """
+
+    task: Task
+    kept: Kept
+    seconds: float
+    rolled: Rolled | None = None
+    read: BlockRead | None = None
+
+
+class Selector:
+    """Scores each policy once and selects from its scores for every retention.
+
+    ``watch`` tells whether a trace is as it was.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        item: Item,
+        trace: Trace,
+        everything: Kept,
+        watch: Callable[[Trace], list[int]],
+    ) -> None:
+        self._watch = watch
+        self._setup = setup
+        self._item = item
+        self._trace = trace
+        self._everything = everything
+        self._scores: dict[str, tuple[Policy, torch.Tensor, float]] = {}
+
+    def choose_each(
+        self, tasks: Sequence[Task], prefilled: Prefilled
+    ) -> Iterator[tuple[Task, Choice | KvharnessError]]:
+        """What each task keeps of the prefilled context, or why it cannot say."""
+        for task in tasks:
+            try:
+                probing = prefilled.probe_seconds(task.policy.policy.needs)
+                yield task, self.choose(task, probing)
+            except KvharnessError as error:
+                yield task, error
+
+    def read_each(
+        self,
+        tasks: Sequence[Task],
+        request: Request,
+        context: Sequence[int],
+        future: Sequence[torch.Tensor] | None,
+    ) -> Iterator[tuple[Task, Choice | KvharnessError]]:
+        """What each task keeps of a context that it reads in blocks, or why it does not."""
+        reading = []
+        for task in tasks:
+            try:
+                if task.cell.policy == Anchor.FULL:
+                    yield task, Choice(task=task, kept=self._everything, seconds=0.0)
+                else:
+                    reading.append((task, self._evictor(task)))
+            except KvharnessError as error:
+                yield task, error
+        evictors = [evictor for _, evictor in reading]
+        read = read_each(self._setup.runtime, request, context, evictors, future)
+        for (task, _), each in zip(reading, read, strict=True):
+            if isinstance(each, KvharnessError):
+                yield task, each
+            else:
+                yield task, Choice(task=task, kept=each.kept, seconds=0.0, read=each)
+
+    def _evictor(self, task: Task) -> Evictor:
+        budget = task.cell.budget(self._trace.tokens, self._setup.contract)
+        return Evictor(
+            name=task.policy.slug,
+            policy=task.policy.policy,
+            budget=budget,
+            protection=self._setup.contract.protection.fit(budget),
+            words=(str(task.cell.seed), self._item.digest, task.policy.slug),
+            box=self._setup.box,
+        )
+
+    def _rolled(self, task: Task, kept: Kept, scores: torch.Tensor) -> Rolled | None:
+        """How a task goes on evicting while it decodes."""
+        if self._setup.contract.evict is not EvictMode.DECODE:
+            return None
+        evictor = self._evictor(task)
+        if int(kept.mask.sum(dim=-1).min()) != evictor.budget:
+            raise PolicyProblem(evictor.name, EQUAL_BUDGETS)
+        return Rolled(kept=kept, evictor=evictor, standing=evictor.standing(kept.mask, scores))
+
+    def choose(self, task: Task, probing: float) -> Choice:
+        """What a task keeps; its seconds are those of probing, scoring and selecting.
+
+        Raises:
+            KvharnessError: the policy failed, or its budget cannot hold the sinks.
+        """
+        policy, cell, clock = task.policy.policy, task.cell, self._setup.runtime.clock
+        if cell.policy == Anchor.FULL:
+            return Choice(task=task, kept=self._everything, seconds=0.0)
+        budget = cell.budget(self._trace.tokens, self._setup.contract)
+        protection = self._setup.contract.protection.fit(budget)
+        with self._stranger(cell.policy):
+            informed, scores, scoring = self._scores.get(cell.policy) or self._score(task)
+            start = clock()
+            mask = select_entries(informed, scores, budget, protection, cell.policy)
+            selecting = clock() - start
+        # Only now: what it did wrong while scoring is of every retention.
+        self._scores[cell.policy] = (informed, scores, scoring)
+        kept = Kept(mask=mask, positions=policy.positions)
+        _check_positions(kept, self._setup.runtime, cell.policy)
+        rolled = self._rolled(task, kept, scores)
+        seconds = probing + scoring + selecting
+        return Choice(task=task, kept=kept, seconds=seconds, rolled=rolled)
+
+    def _score(self, task: Task) -> tuple[Policy, torch.Tensor, float]:
+        slug, clock = task.policy.slug, self._setup.runtime.clock
+        start = clock()
+        words = (str(task.cell.seed), self._item.digest, slug)
+        view = self._trace.for_policy(task.policy.policy.needs, words)
+        scores = score_tokens(task.policy.policy, view, name=slug)
+        informed = informed_policy(task.policy.policy, view, name=slug)
+        return informed, scores, clock() - start
+
+    @contextmanager
+    def _stranger(self, name: str) -> Iterator[None]:
+        """Run the code of a policy, which must leave the tensors that all share alone."""
+        doing, problem = f"policy {name!r} on {self._item.name}", None
+        before = self._watch(self._trace)
+        try:
+            with blamed(name), self._setup.box.during(doing), torch.no_grad():
+                yield
+        except KvharnessError as error:
+            problem = error
+        if self._watch(self._trace) != before:
+            raise TamperedError(name)
+        if problem is not None:
+            raise problem
+
+
+def _check_positions(kept: Kept, runtime: Runtime, name: str) -> None:
+    if kept.positions is Positions.ORIGINAL:
+        return
+    counts = kept.mask.sum(dim=-1)
+    if int(counts.min()) != int(counts.max()):
+        raise PolicyProblem(name, "compact positions need equal budgets in all heads and layers")
+    # Raises where the model's keys cannot be moved.
+    _ = runtime.rotation

@@ -1,0 +1,1 @@
+"""What the code of a policy may not do, and whose fault a fault is."""

@@ -1,0 +1,68 @@
+"""What the code of a stranger does wrong, told with the name of its policy."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.isolation.torch_settings import kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Ending in a separator: an author's package may well be called kvharness_mine.
+_LIBRARIES = tuple(
+    f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent)
+)
+
+
+@contextmanager
+def blamed(policy: str, *, stage: str = "") -> Iterator[None]:
+    """Turn whatever a policy raises, or changes for all others, into a problem with its name.
+
+    Args:
+        policy: its name.
+        stage: what it is doing, where it is only one thing.
+
+    Raises:
+        PolicyProblem: it raised something, or left torch's settings changed; they are put back.
+        KeyboardInterrupt: as it came, with the name: nobody knows whether a user or the policy
+            raised it.
+    """
+    try:
+        with kept() as changed:
+            yield
+    except (PolicyProblem, GeneratorExit):
+        raise
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"policy {policy!r} was running{_place(error)}") from error
+    except BaseException as error:
+        # Also sys.exit and what test frameworks raise: a stranger's code ends no one else's cells.
+        ours = isinstance(error, KvharnessError)
+        reason = (str(error) if ours else f"{type(error).__name__}: {error}").splitlines()[0]
+        lead = f"{stage} failed with " if stage else ""
+        raise PolicyProblem(policy, f"{lead}{reason}{_place(error)}") from error
+    if changed:
+        raise PolicyProblem(policy, f"{stage or 'it'} {left_changed(changed)}")
+
+
+def left_changed(changed: list[str]) -> str:
+    """What to tell of the settings that `kept` names."""
+    return (
+        f"changed {' and '.join(changed)}, for every policy of the process; undo it before "
+        f"returning, or pass dtype, device and the like to the calls that need them"
+    )
+
+
+def _place(error: BaseException) -> str:
+    """Where in the policy's own code it happened: `` (mine.py:12)``."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    own = (frame for frame in frames if not frame.filename.startswith(_LIBRARIES))
+    frame = next(own, None)
+    return f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""

@@ -1,0 +1,1 @@
+"""A model that runs and is observed, and its caches."""

@@ -1,0 +1,131 @@
+"""Judging the claims of a run when its tests are done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvharness._messages import typed
+from kvharness.claims.evidence import Evidence
+from kvharness.claims.plan import plan_of
+from kvharness.errors import StoreProblem
+from kvharness.plugin.cell_ids import cells_of_ids, test_of
+from kvharness.records.comparable import EVICT, comparable
+from kvharness.records.store import Store
+from kvharness.report import verdict_text
+from kvharness.report.github import append_summary
+from kvharness.run.settings import ClaimsMode
+from kvharness.statistics.region import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pytest
+
+    from kvharness.cell import Cell, Group
+    from kvharness.claims.judgement import Judgement
+    from kvharness.claims.plan import Plan
+    from kvharness.plugin.claims_gate import Gate
+    from kvharness.plugin.replay import Replay
+    from kvharness.run.settings import Settings
+
+
+class Judging:
+    """From what was collected and stored to verdicts, reports and their table.
+
+    Args:
+        gate: the claims of the run.
+        settings: of the run.
+        replay: what is there where nothing is run.
+    """
+
+    def __init__(self, gate: Gate, settings: Settings, replay: Replay | None = None) -> None:
+        self.gate = gate
+        self.settings = settings
+        self.judgements: list[Judgement] = []
+        self.evidence: Evidence | None = None
+        self._replay = replay
+        self._ids: Sequence[str] = ()
+        self._suites: dict[str, str] = {}
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether this run has some of the groups only, so that its verdicts would mean little."""
+        return self.settings.shard[1] > 1
+
+    def note_ids(self, ids: Sequence[str]) -> list[str]:
+        """What an xdist worker collected; all of them collect the same. Returns the outlook."""
+        first, self._ids = not self._ids, ids
+        return self.outlook(cells_of_ids(ids, {})) if first else []
+
+    def note_suite(self, nodeid: str, suite: str) -> None:
+        self._suites[test_of(nodeid)] = suite
+
+    def outlook(self, cells: Mapping[Group, Sequence[Cell]]) -> list[str]:
+        """Lines before the run: what each claim will be able to show."""
+        if not self.gate.claims or self.settings.replay is not None or self.is_shard:
+            return []
+        return self.gate.outlook(self._plan(cells), self._recorded())
+
+    def _plan(self, cells: Mapping[Group, Sequence[Cell]]) -> Plan:
+        return plan_of(cells, items=self.settings.items, seeds=self.settings.seeds)
+
+    def _recorded(self) -> Evidence | None:
+        """Earlier records of this model and contract tell the spread of differences."""
+        try:
+            mode = {EVICT: self.settings.contract.evict.value}
+            stored, *_ = comparable(self.settings.store, demanded=mode)
+        except StoreProblem:
+            return None
+        evidence = Evidence.of(stored)
+        names = {self.settings.model, Path(self.settings.model).name}
+        same = evidence.contract == self.settings.contract.as_dict() and evidence.model in names
+        return evidence if same else None
+
+    def judge(
+        self, session: pytest.Session, cells: Mapping[Group, Sequence[Cell]], keys: set[str]
+    ) -> None:
+        """Judge and report each verdict as a test."""
+        evidence = self._evidence(cells or cells_of_ids(self._ids, self._suites), keys)
+        self.evidence = evidence
+        if evidence is None or not self.gate.claims or self.is_shard:
+            return
+        self.judgements = self.gate.judge(evidence)
+        session.testscollected += len(self.judgements)
+        for report in self.gate.reports(self.judgements, evidence):
+            session.config.hook.pytest_runtest_logreport(report=report)
+
+    def _evidence(self, cells: Mapping[Group, Sequence[Cell]], keys: set[str]) -> Evidence | None:
+        directory = self.settings.replay or self.settings.store
+        by_key = Store.read(directory).by_key
+        found = [by_key[key] for key in sorted(keys) if key in by_key]
+        if not found:
+            return None
+        chosen = {cell for group in cells.values() for cell in group}
+        replay = self._replay
+        return Evidence.of(
+            found,
+            plan=self._plan(cells) if replay is None else replay.plan(chosen, self.settings),
+            place=typed(directory),
+            options=self._options(self.settings.options() if replay is None else replay.options),
+        )
+
+    def _options(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What a run is to be given again."""
+        strict = self.gate.mode is ClaimsMode.STRICT
+        return {**given, **({"--kv-claims": ClaimsMode.STRICT.value} if strict else {})}
+
+    def summary(self) -> Iterator[str]:
+        """The table of verdicts at the end."""
+        if any(each.verdict is not Verdict.NOT_EVALUATED for each in self.judgements):
+            yield ""
+        if self.judgements:
+            yield from verdict_text.verdicts(self.judgements)
+        if self.gate.claims and self.is_shard:
+            yield (
+                f"claims are not judged on one shard; when all have run: "
+                f"kvharness claims {typed(self.settings.replay or self.settings.store)}"
+            )
+        problem = append_summary(self.evidence, self.judgements)
+        if problem:
+            yield problem

@@ -1,0 +1,1 @@
+"""What a policy implements, and what it sees."""

@@ -1,0 +1,1 @@
+"""Which model is meant, and its tokenizer; nothing here runs one."""

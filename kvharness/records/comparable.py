@@ -1,0 +1,151 @@
+"""What a store holds under its newest settings: records that belong in one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from kvharness.contract import EvictMode
+from kvharness.errors import StoreProblem
+from kvharness.records.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from kvharness.records.header import Header
+    from kvharness.records.record import Record
+    from kvharness.records.store import Stored
+
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+EVICT = "--kv-evict"
+
+
+def newest_records(
+    directory: Path,
+    *,
+    demanded: Mapping[str, str] = NOTHING,
+    say: Callable[[str], None] | None = None,
+) -> tuple[list[Record], list[Header], int]:
+    """What `comparable` finds, each item once, its headers, and how many records are left out.
+
+    Raises:
+        StoreProblem: there is no record to show.
+    """
+    stored, _, left_out = comparable(directory, demanded=demanded, say=say)
+    latest = {
+        (r.suite, r.policy, r.retention, r.seed, r.item): each
+        for each in stored
+        for r in [each.record]
+    }
+    headers = {each.header.run: each.header for each in latest.values()}
+    return [each.record for each in latest.values()], list(headers.values()), left_out
+
+
+def comparable(
+    directory: Path,
+    *,
+    demanded: Mapping[str, str] = NOTHING,
+    say: Callable[[str], None] | None = None,
+) -> tuple[list[Stored], Header, int]:
+    """What was stored under the newest settings by the newest policies, oldest first.
+
+    Args:
+        directory: of the store.
+        demanded: settings that they must have, by flag, such as ``--kv-context``. Where `EVICT` is
+            not among them, runs that evicted after prefill come first, so that one of another
+            kind hides no recording.
+        say: is told what could not be read.
+
+    Returns:
+        the records, the newest header, and how many records of other settings there are.
+
+    Raises:
+        StoreProblem: there are none.
+    """
+    store = Store.read(directory)
+    if say is not None:
+        for warning in store.warnings:
+            say(f"{directory}: {warning}")
+    everything = list(store.by_key.values())
+    if not everything:
+        unread = "".join(f"; {warning}" for warning in store.warnings[:1])
+        lacking = "there are no records in this folder" if directory.is_dir() else "no such folder"
+        raise StoreProblem(f"{directory}: {lacking}; expected what --kv-store wrote{unread}")
+    everything.sort(key=lambda each: each.header.created)
+    found = _demanded(everything, demanded, directory)
+    newest = (found if EVICT in demanded else _preferred(found))[-1].header
+    shared = _shared(newest.settings)
+    comparable = [each for each in everything if _shared(each.header.settings) == shared]
+    policies = {each.record.policy: _version(each) for each in comparable}
+    stored = [each for each in comparable if _version(each) == policies[each.record.policy]]
+    return stored, newest, len(everything) - len(stored)
+
+
+def _preferred(stored: list[Stored]) -> list[Stored]:
+    found = [each for each in stored if _setting(each.header.settings, EVICT) == EvictMode.PREFILL]
+    return found or stored
+
+
+def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path) -> list[Stored]:
+    found = [
+        each
+        for each in stored
+        if all(_is_of(each.header.settings, flag, value) for flag, value in demanded.items())
+    ]
+    if not found:
+        there = dict.fromkeys(_differing(each.header.settings, demanded) for each in stored)
+        instead = ", or ".join(there)
+        raise StoreProblem(f"{directory}: no record is {_said(demanded)}; there are some {instead}")
+    return found
+
+
+def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
+    found = _setting(settings, flag)
+    # Records name a model that is a folder by the folder's name.
+    folder = flag == "--kv-model" and found == Path(value).name and Path(value).is_dir()
+    return found == value or folder
+
+
+def _differing(settings: Mapping[str, Any], demanded: Mapping[str, str]) -> str:
+    flags = [flag for flag, value in demanded.items() if not _is_of(settings, flag, value)]
+    return _said({flag: _setting(settings, flag) for flag in flags})
+
+
+def _said(settings: Mapping[str, str]) -> str:
+    """Settings in words: ``of --kv-context=512 without --kv-haystack``."""
+    given = " ".join(f"{flag}={value}" for flag, value in settings.items() if value)
+    lacking = " and ".join(flag for flag, value in settings.items() if not value)
+    said = (("of", given), ("without", lacking))
+    return " ".join(f"{word} {flags}" for word, flags in said if flags)
+
+
+def _setting(settings: Mapping[str, Any], flag: str) -> str:
+    """What a run was given as an option, as text."""
+    name = flag.removeprefix("--kv-")
+    if name in {"items", "generate"}:
+        return str(settings[name])
+    if name == "model":
+        return str(settings["model"]["name"])
+    if name in {"dtype", "device", "threads"}:
+        return str(settings["model"].get(name, ""))
+    if name == "haystack":
+        return str(settings.get("options", {}).get(flag, ""))
+    return str(settings["contract"][name])
+
+
+def _version(stored: Stored) -> object:
+    """The code and parameters of the policy that a record is of."""
+    return stored.header.settings["policies"].get(stored.record.policy)
+
+
+def _shared(settings: dict[str, Any]) -> str:
+    # The number of items is among them, since it changes how the items of a seed are drawn.
+    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
+    # Items are drawn from a haystack, under the same names as without one.
+    haystack = settings.get("options", {}).get("--kv-haystack")
+    shared = [*(settings.get(name) for name in names), haystack]
+    return json.dumps(shared, sort_keys=True, default=str)

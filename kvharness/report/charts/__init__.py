@@ -1,0 +1,1 @@
+"""Charts, as figures and for the page."""
