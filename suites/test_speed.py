@@ -160,10 +160,11 @@ def test_policy_speed(name: str, runtime: Runtime, benchmark: Any, table: list[l
     """Select time, decoding speed and cache bytes of one policy against the full cache."""
     from kvharness.engine.answer import answer
     from kvharness.engine.speed import choose, request
+    from kvharness.model.prefill import prefill
 
     grid, loaded = _grid(runtime), _policy(name)
     retention = Fraction(1) if name == "full" else Fraction("0.25")
-    prefilled, prefill = runtime.prefill(grid.context, loaded.policy.needs)
+    prefilled, seconds = prefill(runtime, grid.context, loaded.policy.needs)
     asked = request(prefilled, grid.question, STEPS)
     full = choose(prefilled, _policy("full"), Fraction(1))
 
@@ -183,7 +184,7 @@ def test_policy_speed(name: str, runtime: Runtime, benchmark: Any, table: list[l
     select = benchmark.stats.stats.median
     figures = {
         "select_ms": select * 1e3,
-        "select_per_prefill": select / prefill,
+        "select_per_prefill": select / seconds,
         "tokens_per_second": STEPS / mine,
         "speed_to_full": theirs / mine,
         "cache_mib": size / 2**20,

@@ -18,6 +18,7 @@ from kvharness.engine.task import Failure, Setup, Task
 from kvharness.errors import KvharnessError
 from kvharness.isolation.tampering import ChangedBehindError, TamperedError, contents, versions
 from kvharness.model.evicted_cache import Kept
+from kvharness.model.prefill import prefill
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Needs
 from kvharness.records.record import Seconds
@@ -104,7 +105,7 @@ def _run_pass(
     needs = Needs()
     for task in tasks:
         needs = needs.union(task.policy.policy.needs)
-    prefilled, prefill_seconds = setup.runtime.prefill(one.context, needs)
+    prefilled, prefill_seconds = prefill(setup.runtime, one.context, needs)
     request = _request(setup, prefilled, one)
     everything = Kept(mask=prefilled.all_kept())
     full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)

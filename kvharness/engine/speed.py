@@ -18,6 +18,7 @@ from kvharness.engine.select import keep_mask
 from kvharness.items.item import Question
 from kvharness.model.attention import KERNEL
 from kvharness.model.evicted_cache import Kept
+from kvharness.model.prefill import prefill
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Needs
 
@@ -72,7 +73,7 @@ class Measured:
 def by_engine(runtime: Runtime, grid: Grid) -> Measured:
     """The grid the harness's way: one prefill, all cells decoded together."""
     with measuring(runtime) as measured:
-        prefilled, _ = runtime.prefill(grid.context, grid.needs)
+        prefilled, _ = prefill(runtime, grid.context, grid.needs)
         cells = [choose(prefilled, *cell, protection=grid.protection) for cell in grid.cells]
         answers = answer(runtime, request(prefilled, grid.question, grid.steps), cells)
         measured.outputs = [each.generated[0] or [] for each in answers]
@@ -83,7 +84,7 @@ def cell_by_cell(runtime: Runtime, grid: Grid) -> Measured:
     """The grid the ordinary way: prefill for each cell, then transformers' own cache and loop."""
     with measuring(runtime) as measured:
         for loaded, retention in grid.cells:
-            prefilled, _ = runtime.prefill(grid.context, loaded.policy.needs)
+            prefilled, _ = prefill(runtime, grid.context, loaded.policy.needs)
             kept = choose(prefilled, loaded, retention, protection=grid.protection)
             measured.outputs.append(_decode_plainly(runtime, prefilled, kept, grid))
     return measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +16,11 @@ from transformers.utils import logging as transformers_logging
 
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.model.attention import KERNEL, PrefillReader, observe, reading
-from kvharness.model.layer_hooks import hidden_inputs, hidden_similarities
-from kvharness.model.out_of_memory import explained
-from kvharness.model.prefilled import Prefilled
-from kvharness.model.probe_pass import probe
 from kvharness.model.rotary import Rotation
-from kvharness.model.sentence_ends import boundaries
 from kvharness.policy.view import Needs
 from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PreTrainedModel
 
     from kvharness.pretrained.find import ModelSource
@@ -115,58 +108,6 @@ class Runtime:
                 use_cache=False,
             )
         return reader
-
-    def prefill(self, context: Sequence[int], needs: Needs) -> tuple[Prefilled, float]:
-        """One observed forward pass over the context, and its seconds.
-
-        Probes are read after it, in seconds of their own (`Prefilled.probing`).
-        """
-        reader = PrefillReader(needs)
-        ids = torch.tensor([list(context)], device=self.device)
-        positions = torch.arange(len(context), device=self.device)[None]
-        start = self.clock()
-        doing = f"reading {len(context)} tokens"
-        with (
-            explained(self.device, doing),
-            torch.no_grad(),
-            reading(reader),
-            hidden_similarities(self.model, wanted=needs.hidden_similarity) as similarities,
-            hidden_inputs(self.model, wanted=needs.hidden_states) as hidden,
-        ):
-            self.model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
-        seconds = self.clock() - start
-        if not reader.layers:
-            raise ModelProblem(
-                f"every attention layer of {self.source.name} slides over a window, so there is "
-                f"nothing to compress; choose a model with global attention layers"
-            )
-        layers = {
-            index: replace(
-                layer, similarity=similarities.get(index), hidden_states=hidden.get(index)
-            )
-            for index, layer in sorted(reader.layers.items())
-        }
-        ends = boundaries(self.encoder, context) if needs.boundaries else None
-        prefilled = Prefilled(
-            layers=layers,
-            sliding=reader.sliding,
-            tokens=len(context),
-            boundaries=None if ends is None else ends.to(self.device),
-        )
-        return self._probed(prefilled, context, needs), seconds
-
-    def _probed(self, prefilled: Prefilled, context: Sequence[int], needs: Needs) -> Prefilled:
-        if not needs.probes:
-            return prefilled
-        found = {each: probe(self, prefilled, context, each) for each in needs.probes}
-        layers = {
-            index: replace(
-                layer, probes={each: read[index] for each, (read, _) in found.items() if read}
-            )
-            for index, layer in prefilled.layers.items()
-        }
-        probing = {each: went for each, (_, went) in found.items()}
-        return replace(prefilled, layers=layers, probing=probing)
 
     def clock(self) -> float:
         """Wall seconds, after the device has finished."""

@@ -14,6 +14,7 @@ from kvharness.engine.decode import force
 from kvharness.model.attention import observe, reading
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.loaded import Runtime
+from kvharness.model.prefill import prefill
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Positions
 from kvharness.pretrained.find import ModelSource
@@ -56,7 +57,7 @@ class TinyModel:
     ) -> tuple[Prefilled, Trace]:
         """The context's full cache, and a trace that knows the prompts where ``needs`` ask."""
         # No token is text here, so there are no sentences to find.
-        prefilled, _ = self.runtime.prefill(context, replace(needs, boundaries=False))
+        prefilled, _ = prefill(self.runtime, context, replace(needs, boundaries=False))
         trace = Trace(
             # Copies: that a policy leaves its inputs alone is another check's subject.
             layers=tuple(copy.deepcopy(layer) for layer in prefilled.layers.values()),

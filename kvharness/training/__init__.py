@@ -13,6 +13,7 @@ from kvharness._lazy import lazy_names
 if TYPE_CHECKING:
     from kvharness.errors import TrainingProblem
     from kvharness.model.loaded import Runtime
+    from kvharness.model.prefill import prefill
     from kvharness.model.prefilled import Prefilled
     from kvharness.training.checkpoint import Checkpoint, all_checkpoints, find_checkpoint
     from kvharness.training.continuation import continuations, retained
@@ -40,6 +41,7 @@ __getattr__, __dir__ = lazy_names(
         "count": "kvharness.training.number",
         "find_checkpoint": "kvharness.training.checkpoint",
         "observe_window": "kvharness.training.observe",
+        "prefill": "kvharness.model.prefill",
         "read_gated": "kvharness.training.gated",
         "retained": "kvharness.training.continuation",
     },
@@ -60,6 +62,7 @@ __all__ = [
     "count",
     "find_checkpoint",
     "observe_window",
+    "prefill",
     "read_gated",
     "retained",
 ]

@@ -52,7 +52,7 @@ def continuations(
 
     Args:
         runtime: the model.
-        context: from `Runtime.prefill`.
+        context: from `prefill`.
         masks: what each cache keeps, bool ``[layers, K, n]``.
         first: the token after the context; the same for all.
         tokens: of the longest continuation.

@@ -64,7 +64,7 @@ def read_gated(
 
     Args:
         runtime: the model; freeze its parameters where only gates are trained.
-        context: from `Runtime.prefill`.
+        context: from `prefill`.
         tokens: ids after the context.
         gates: float32 ``[layers, K, n]`` in [0, 1]: each weighs a context entry in its head's
             softmax, exactly as if it were there so often; 0 and 1 are eviction. None is the full

@@ -14,6 +14,7 @@ from kvharness.errors import ModelProblem
 from kvharness.items.item import Question
 from kvharness.model.evicted_cache import Kept
 from kvharness.model.loaded import Runtime
+from kvharness.model.prefill import prefill
 from kvharness.policy.view import Needs, Positions
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def context(runtime: Runtime) -> Prefilled:
-    return runtime.prefill(CONTEXT, Needs())[0]
+    return prefill(runtime, CONTEXT, Needs())[0]
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +302,7 @@ def test_the_future_is_the_same_whatever_is_generated(
 def test_a_seen_question_is_read_from_the_cache(runtime: Runtime, request_all: Request) -> None:
     (unseen,) = answer(runtime, request_all, CELLS[3:4])
     for index, question in enumerate(QUESTIONS):
-        longer, _ = runtime.prefill((*CONTEXT, *question.question), Needs())
+        longer, _ = prefill(runtime, (*CONTEXT, *question.question), Needs())
         asked = Request(context=longer, questions=(question,), seen=True, generate=1)
         everything = Kept(mask=torch.ones(2, 2, longer.tokens, dtype=torch.bool))
         (seen,) = answer(runtime, asked, [everything])

@@ -11,6 +11,7 @@ from kvharness.engine.answer import Request, answer
 from kvharness.engine.blockwise_prefill import BlockRead, read_each
 from kvharness.engine.evictor import Evictor
 from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.model.prefill import prefill
 from kvharness.policy.interface import Policy
 from kvharness.policy.view import Capabilities, Needs
 from kvharness_policies.caote import CAOTE
@@ -46,7 +47,7 @@ def evictor(policy: Policy, budget: int = BUDGET, name: str = "mine") -> Evictor
 
 
 def request_of(runtime: Runtime) -> Request:
-    prefilled, _ = runtime.prefill(CONTEXT, Needs())
+    prefilled, _ = prefill(runtime, CONTEXT, Needs())
     return Request(context=prefilled, questions=(question(),), seen=False, generate=0)
 
 

@@ -23,7 +23,7 @@ from kvharness.engine.task import Failure, Generate, Setup, Task
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.items.item import Item, Question
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.loaded import Runtime
+from kvharness.model.prefill import prefill
 from kvharness.records.record import Record
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from kvharness import Trace, View
     from kvharness.engine.answer import Answers
+    from kvharness.model.loaded import Runtime
     from tests.conftest import MakePair
 
 TOKENS, LAYERS, HEADS, KV_HEADS = 40, 2, 4, 2
@@ -456,13 +457,12 @@ def test_a_context_is_prefilled_once_or_once_for_each_question_that_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prefilled: list[int] = []
-    usual = Runtime.prefill
 
-    def noted(self: Runtime, context: Sequence[int], needs: Needs) -> Any:
+    def noted(runtime: Runtime, context: Sequence[int], needs: Needs) -> Any:
         prefilled.append(len(context))
-        return usual(self, context, needs)
+        return prefill(runtime, context, needs)
 
-    monkeypatch.setattr(Runtime, "prefill", noted)
+    monkeypatch.setattr(item_run, "prefill", noted)
     masks = Masks(monkeypatch)
     tasks = [named("snapkv"), named("floor"), named("full")]
     snapkv, floor, full = records_of(run_item(make_setup(runtime, contract), item, tasks))
@@ -554,7 +554,7 @@ def test_the_future_is_the_largest_attention_of_the_true_question_and_answer(
 ) -> None:
     questions = item.questions[:1] if seen else item.questions
     context = (*item.context, *questions[0].question) if seen else item.context
-    prefilled, _ = runtime.prefill(context, Needs())
+    prefilled, _ = prefill(runtime, context, Needs())
     request = Request(context=prefilled, questions=questions, seen=seen, generate=0)
     everything = Kept(mask=torch.ones(LAYERS, KV_HEADS, len(context), dtype=torch.bool))
     _, future = score_in_full(runtime, request, everything, observe=True)

@@ -14,6 +14,7 @@ from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.items.item import Question
 from kvharness.model.evicted_cache import Kept
+from kvharness.model.prefill import prefill
 from kvharness.policy.interface import Policy
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Capabilities, Positions, Step
@@ -64,7 +65,7 @@ def question(**changes: Any) -> Question:
 
 
 def request_of(runtime: Runtime, policy: Policy, *, generate: int = 0) -> Request:
-    prefilled, _ = runtime.prefill(CONTEXT, policy.needs)
+    prefilled, _ = prefill(runtime, CONTEXT, policy.needs)
     return Request(context=prefilled, questions=(question(),), seen=False, generate=generate)
 
 
@@ -184,7 +185,7 @@ def test_cells_side_by_side_answer_as_alone(runtime: Runtime) -> None:
 
 
 def _observed(runtime: Runtime) -> Any:
-    prefilled, _ = runtime.prefill(CONTEXT, H2O().needs.union(TOVA().needs))
+    prefilled, _ = prefill(runtime, CONTEXT, H2O().needs.union(TOVA().needs))
     return prefilled
 
 

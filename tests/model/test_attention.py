@@ -20,6 +20,7 @@ from kvharness.model.attention import (
 )
 from kvharness.model.evicted_cache import Kept
 from kvharness.model.loaded import Runtime
+from kvharness.model.prefill import prefill
 from kvharness.policy.attention_maps import causal_attention
 from kvharness.policy.view import Needs
 from kvharness.pretrained.find import find_model
@@ -123,7 +124,7 @@ def test_keys_and_values_are_those_of_transformers_cache(
 ) -> None:
     plain, runtime = pairs[name]
     ids = draw_ids()
-    prefilled, seconds = runtime.prefill(ids, Needs())
+    prefilled, seconds = prefill(runtime, ids, Needs())
     assert prefilled.tokens == TOKENS
     assert seconds > 0
     with torch.inference_mode():
@@ -147,7 +148,7 @@ def test_keys_and_values_are_those_of_transformers_cache(
 def test_a_sliding_layer_keeps_a_context_that_is_shorter_than_its_window(
     pairs: dict[str, tuple[PreTrainedModel, Runtime]],
 ) -> None:
-    prefilled, _ = pairs["gemma3"][1].prefill(draw_ids(5), Needs())
+    prefilled, _ = prefill(pairs["gemma3"][1], draw_ids(5), Needs())
     assert prefilled.sliding[0].keys.shape[1] == 5
 
 
@@ -158,7 +159,7 @@ def test_queries_and_sums_reproduce_the_attention_of_transformers(
 ) -> None:
     plain, runtime = pairs[name]
     ids = draw_ids()
-    prefilled, _ = runtime.prefill(ids, Needs(queries=window, column_sums=True))
+    prefilled, _ = prefill(runtime, ids, Needs(queries=window, column_sums=True))
     maps = eager_attention(plain, ids)
     for index, layer in prefilled.layers.items():
         assert layer.queries is not None
@@ -171,7 +172,7 @@ def test_queries_and_sums_reproduce_the_attention_of_transformers(
 
 
 def test_what_nobody_needs_is_not_kept(runtime: Runtime) -> None:
-    prefilled, _ = runtime.prefill(draw_ids(), Needs())
+    prefilled, _ = prefill(runtime, draw_ids(), Needs())
     for layer in prefilled.layers.values():
         assert layer.queries is None
         assert layer.column_sums is None
@@ -179,8 +180,8 @@ def test_what_nobody_needs_is_not_kept(runtime: Runtime) -> None:
 
 
 def test_what_is_kept_does_not_depend_on_what_else_is(runtime: Runtime) -> None:
-    alone, _ = runtime.prefill(draw_ids(), Needs(queries=3))
-    wide, _ = runtime.prefill(draw_ids(), Needs(queries=30, column_sums=True))
+    alone, _ = prefill(runtime, draw_ids(), Needs(queries=3))
+    wide, _ = prefill(runtime, draw_ids(), Needs(queries=30, column_sums=True))
     for few, many in zip(alone.layers.values(), wide.layers.values(), strict=True):
         assert few.queries is not None
         assert many.queries is not None
@@ -264,7 +265,7 @@ def test_a_reader_that_fails_does_not_stay(runtime: Runtime) -> None:
     with pytest.raises(ArithmeticError, match="layer 0"), reading(Failing()):
         runtime.model(torch.tensor([[5, 6]]), use_cache=False)
     refuse_to_run(runtime)
-    runtime.prefill(draw_ids(), Needs())
+    prefill(runtime, draw_ids(), Needs())
     refuse_to_run(runtime)
 
 
@@ -298,13 +299,7 @@ def test_a_reader_is_of_its_thread(runtime: Runtime) -> None:
 def test_softcaps_are_refused(make_pair: MakePair) -> None:
     _, runtime = make_pair(make_config("gemma2", attn_logit_softcapping=50.0))
     with pytest.raises(ModelProblem, match="Gemma2Attention uses softcap in attention"):
-        runtime.prefill(draw_ids(), Needs())
-
-
-def test_a_model_that_only_slides_is_refused(make_pair: MakePair) -> None:
-    _, runtime = make_pair(make_config("mistral", sliding_window=WINDOW))
-    with pytest.raises(ModelProblem, match="every attention layer of made slides over a window"):
-        runtime.prefill(draw_ids(), Needs())
+        prefill(runtime, draw_ids(), Needs())
 
 
 def test_an_architecture_with_its_own_attention_is_refused(make_pair: MakePair) -> None:
@@ -362,7 +357,7 @@ def test_an_unusual_model_is_read_exactly_or_refused(
     )
     try:
         runtime = Runtime.load(find_model(str(tmp_path)), device="cpu", dtype="float32")
-        prefilled, _ = runtime.prefill(context, Needs())
+        prefilled, _ = prefill(runtime, context, Needs())
         request = Request(context=prefilled, questions=(question,), seen=False, generate=0)
         answers, _ = score_in_full(runtime, request, everything(prefilled), observe=False)
     except ModelProblem:

@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from kvharness import Needs
 from kvharness.errors import ModelProblem
 from kvharness.model.layer_hooks import attention_modules, hidden_inputs, hidden_similarities
+from kvharness.model.prefill import prefill
 from kvharness.policy.trace import Trace
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ IDS = range(2, 40)
 def test_it_is_what_transformers_gives_to_attention(
     runtime: Runtime, plain_model: PreTrainedModel
 ) -> None:
-    context, _ = runtime.prefill(IDS, Needs(hidden_states=True))
+    context, _ = prefill(runtime, IDS, Needs(hidden_states=True))
     with torch.no_grad():
         states = plain_model(torch.tensor([list(IDS)]), output_hidden_states=True).hidden_states
         layers: Any = plain_model.get_decoder().layers
@@ -36,7 +37,7 @@ def test_it_is_what_transformers_gives_to_attention(
 
 
 def test_only_who_asks_sees_it_and_no_hook_is_left(runtime: Runtime) -> None:
-    context, _ = runtime.prefill(IDS, Needs(hidden_states=True))
+    context, _ = prefill(runtime, IDS, Needs(hidden_states=True))
     trace = Trace(
         layers=tuple(context.layers.values()), positions=torch.arange(len(IDS)), needs=Needs()
     )
@@ -44,7 +45,7 @@ def test_only_who_asks_sees_it_and_no_hook_is_left(runtime: Runtime) -> None:
     asking = replace(trace, needs=Needs(hidden_states=True)).views[1].hidden_states
     assert asking is context.layers[1].hidden_states
     assert not any(module._forward_pre_hooks for module in attention_modules(runtime.model))
-    context, _ = runtime.prefill(IDS, Needs())
+    context, _ = prefill(runtime, IDS, Needs())
     assert [layer.hidden_states for layer in context.layers.values()] == [None, None]
 
 
@@ -58,7 +59,7 @@ def test_a_model_without_attention_modules_is_refused(decoder: object) -> None:
 def test_layers_are_compared_as_transformers_computes_them(
     runtime: Runtime, plain_model: PreTrainedModel
 ) -> None:
-    context, _ = runtime.prefill(IDS, Needs(hidden_similarity=True))
+    context, _ = prefill(runtime, IDS, Needs(hidden_similarity=True))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     layers: Any = plain_model.get_decoder().layers
     hooks = [
@@ -76,14 +77,14 @@ def test_layers_are_compared_as_transformers_computes_them(
 
 
 def test_only_who_asks_compares_layers_and_no_hook_is_left(runtime: Runtime) -> None:
-    context, _ = runtime.prefill(IDS, Needs(hidden_similarity=True))
+    context, _ = prefill(runtime, IDS, Needs(hidden_similarity=True))
     trace = Trace(
         layers=tuple(context.layers.values()), positions=torch.arange(len(IDS)), needs=Needs()
     )
     assert [view.similarity for view in trace.views] == [None, None]
     layers: Any = runtime.model.get_decoder().layers
     assert not any(layer._forward_hooks for layer in layers)
-    context, _ = runtime.prefill(IDS, Needs())
+    context, _ = prefill(runtime, IDS, Needs())
     assert [layer.similarity for layer in context.layers.values()] == [None, None]
 
 

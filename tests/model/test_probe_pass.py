@@ -15,6 +15,7 @@ from kvharness.engine.task import Failure
 from kvharness.errors import ModelProblem
 from kvharness.model import probe_pass as probing_module
 from kvharness.model.evicted_cache import Kept
+from kvharness.model.prefill import prefill
 from kvharness.policy.probe import Material, Part, Probe
 from kvharness.records.record import Record
 from tests.conftest import tiny_config
@@ -84,7 +85,7 @@ def test_probes_attend_as_transformers_does_from_context_and_probe(
     name: str, make_pair: MakePair
 ) -> None:
     plain, runtime = make_pair(make_config(**{"model_type": name, **CONFIGS[name]}))
-    prefilled, _ = runtime.prefill(CONTEXT, ALL)
+    prefilled, _ = prefill(runtime, CONTEXT, ALL)
     for view, layer in zip(trace_of(prefilled, ALL).views, prefilled.layers, strict=True):
         for probe in PROBES:
             read, parts = view.probed(probe), parts_of(runtime, probe)
@@ -103,7 +104,7 @@ def test_an_offset_moves_positions_and_not_what_is_seen(
     plain, runtime = make_pair(tiny_config())
     probe, natural = replace(ENDS, offset=offset), ENDS
     needs = Needs(probes=frozenset({probe, natural}))
-    prefilled, _ = runtime.prefill(CONTEXT, needs)
+    prefilled, _ = prefill(runtime, CONTEXT, needs)
     (part,) = parts_of(runtime, probe)
     both = maps(plain, part, start=start), maps(plain, part)
     for view, due, behind in zip(trace_of(prefilled, needs).views, *both, strict=True):
@@ -116,9 +117,9 @@ def test_an_offset_moves_positions_and_not_what_is_seen(
 def test_a_part_is_read_in_blocks(
     block: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, _ = runtime.prefill(CONTEXT, ALL)
+    whole, _ = prefill(runtime, CONTEXT, ALL)
     monkeypatch.setattr(probing_module, "_BLOCK", block)
-    pieces, _ = runtime.prefill(CONTEXT, ALL)
+    pieces, _ = prefill(runtime, CONTEXT, ALL)
     for one, other in zip(whole.layers.values(), pieces.layers.values(), strict=True):
         for (name, tensor), (same, again) in zip(one.tensors(), other.tensors(), strict=True):
             assert name == same
@@ -137,8 +138,8 @@ def answers(runtime: Runtime, prefilled: Prefilled) -> Answers:
 def test_a_probe_leaves_no_trace(name: str, make_pair: MakePair) -> None:
     _, runtime = make_pair(make_config(**{"model_type": name, **CONFIGS[name]}))
     needs = Needs(queries=5, column_sums=True)
-    bare, _ = runtime.prefill(CONTEXT, needs)
-    probed, _ = runtime.prefill(CONTEXT, needs.union(ALL))
+    bare, _ = prefill(runtime, CONTEXT, needs)
+    probed, _ = prefill(runtime, CONTEXT, needs.union(ALL))
     assert bare.sliding.keys() == probed.sliding.keys()
     for index, sliding in bare.sliding.items():
         assert torch.equal(sliding.keys, probed.sliding[index].keys)
@@ -180,10 +181,10 @@ def passes(runtime: Runtime) -> Iterator[Passes]:
 def test_nothing_is_read_unless_asked_and_equal_probes_once(
     runtime: Runtime, passes: Passes
 ) -> None:
-    runtime.prefill(CONTEXT, Needs(queries=3, column_sums=True))
+    prefill(runtime, CONTEXT, Needs(queries=3, column_sums=True))
     assert passes.tokens == [TOKENS]
     same = Needs(probes=frozenset({Ends(prefix=3, suffix=4)}))
-    runtime.prefill(CONTEXT, same.union(Needs(probes=frozenset({ENDS}))))
+    prefill(runtime, CONTEXT, same.union(Needs(probes=frozenset({ENDS}))))
     assert passes.tokens == [TOKENS, TOKENS, 7]
 
 
@@ -298,7 +299,7 @@ def test_a_lack_of_memory_is_a_problem_of_the_probe(
         raise MemoryError
 
     monkeypatch.setattr(probing_module, "_read_part", lacking)
-    prefilled, _ = runtime.prefill(CONTEXT, ALL)
+    prefilled, _ = prefill(runtime, CONTEXT, ALL)
     assert prefilled.probe_seconds(Needs()) == 0
     with pytest.raises(ModelProblem, match="out of memory reading a probe of 7 tokens after 24"):
         prefilled.probe_seconds(Needs(probes=frozenset({ENDS})))

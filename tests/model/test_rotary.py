@@ -9,6 +9,7 @@ from kvharness.engine.decode import Prompt, force
 from kvharness.errors import ModelProblem
 from kvharness.model.attention import PrefillReader, reading
 from kvharness.model.evicted_cache import BatchCache, Kept
+from kvharness.model.prefill import prefill
 from kvharness.model.rotary import Rotation
 from kvharness.policy.view import Needs, Positions
 
@@ -193,7 +194,7 @@ def test_a_compact_suffix_reads_like_the_same_suffix_in_place_or_is_refused(
 ) -> None:
     # Rotary attention depends on distances alone, and in a suffix no distance changes.
     runtime = make(make_pair, name, {**PLAIN, **UNUSUAL}[name])
-    context, _ = runtime.prefill(range(5, 5 + TOKENS), Needs())
+    context, _ = prefill(runtime, range(5, 5 + TOKENS), Needs())
     mask = torch.zeros(len(context.layers), 2, TOKENS, dtype=torch.bool)
     mask[..., TOKENS // 2 :] = True
     prompt = Prompt(lead=(7, 8, 9), answer=(10, 11, 12))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvharness.model.prefill import prefill
 from kvharness.model.sentence_ends import boundaries
 from kvharness.policy.view import Needs
 from kvharness.pretrained.prompt import Encoder
@@ -73,8 +74,8 @@ def test_no_tokens_no_ends(encoder: Encoder) -> None:
 
 def test_a_prefill_tells_them_where_they_are_needed(runtime: Runtime) -> None:
     ids = runtime.encoder.ids("One line.\nAnother line. And more")
-    told, _ = runtime.prefill(ids, Needs(boundaries=True))
+    told, _ = prefill(runtime, ids, Needs(boundaries=True))
     assert told.boundaries is not None
     assert torch.equal(told.boundaries, boundaries(runtime.encoder, ids))
     assert bool(told.boundaries.any())
-    assert runtime.prefill(ids, Needs())[0].boundaries is None
+    assert prefill(runtime, ids, Needs())[0].boundaries is None

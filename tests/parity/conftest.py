@@ -13,6 +13,7 @@ from kvharness.discovery import registry
 from kvharness.discovery.spec import PolicySpec
 from kvharness.engine.select import keep_mask
 from kvharness.engine.speed import trace_of
+from kvharness.model.prefill import prefill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class Stage:
         return loaded
 
     def trace(self, policy: Any) -> Any:
-        prefilled, _ = self.runtime.prefill(self.ids, policy.needs)
+        prefilled, _ = prefill(self.runtime, self.ids, policy.needs)
         return trace_of(prefilled).for_policy(policy.needs, ("0", "item", "policy"))
 
     def kept(self, text: str, budget: int, *, recents: int = 0) -> tuple[Tensor, Tensor]:

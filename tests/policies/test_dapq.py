@@ -7,6 +7,7 @@ import torch
 
 from kvharness import Ends, Needs, Protection, RandomTokens, Text, Trace
 from kvharness.engine.select import keep_mask
+from kvharness.model.prefill import prefill
 from kvharness.policy.probe import Material
 from kvharness.testing import Check, checks_for
 from kvharness_policies.dapq import DapQ
@@ -22,7 +23,7 @@ CONTEXT = tuple(range(200, 200 + TOKENS))
 
 
 def traced(runtime: Runtime, policy: DapQ) -> Trace:
-    prefilled, _ = runtime.prefill(CONTEXT, policy.needs)
+    prefilled, _ = prefill(runtime, CONTEXT, policy.needs)
     layers = tuple(prefilled.layers.values())
     return Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kvharness import LoadedModel, Needs, Protection, Trace
+from kvharness.model.prefill import prefill
 from kvharness_policies.expected_attention import ExpectedAttention, rotary_frequencies
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def test_queries_are_turned_back_to_what_the_model_projected(
         layer.self_attn.q_proj.register_forward_hook(lambda _m, _i, out: projected.append(out[0]))
         for layer in layers
     ]
-    context, _ = runtime.prefill(range(2, 60), policy.needs)
+    context, _ = prefill(runtime, range(2, 60), policy.needs)
     for hook in hooks:
         hook.remove()
     assert len(projected) == len(context.layers) == 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kvharness import LoadedModel, Needs
+from kvharness.model.prefill import prefill
 from kvharness_policies.lkv.network import Network, Shape
 from kvharness_policies.lkv.policy import LKV, LKVBudgets, head_budgets
 from kvharness_policies.lkv.training import gates_of
@@ -40,7 +41,7 @@ def test_untrained_budgets_are_uniform() -> None:
 
 
 def test_gates_add_up_to_the_retention(network: Network, runtime: Runtime) -> None:
-    context, _ = runtime.prefill(range(2, 2 + TOKENS), Needs())
+    context, _ = prefill(runtime, range(2, 2 + TOKENS), Needs())
     for retention in (0.4, 0.5, 0.9):
         gates = gates_of(network, context, retention=retention, temperature=0.3)
         assert gates.shape == (2, 2, TOKENS)

@@ -12,6 +12,7 @@ import torch
 from kvharness import Needs, Probe
 from kvharness.cli.main import main
 from kvharness.model.attention import PrefillReader, reading
+from kvharness.model.prefill import prefill
 from kvharness.policy.probe import Material
 from kvharness.training import Window
 from kvharness_policies.dapq import DapQ
@@ -112,7 +113,7 @@ def test_each_kind_is_compared_with_the_true_continuation(runtime: Runtime) -> N
 
 def test_the_control_is_the_window_that_snapkv_asks(runtime: Runtime) -> None:
     last = measure(runtime, [make_window()], progress=lambda steps: steps)[-1]
-    context, _ = runtime.prefill(TOKENS[:CONTEXT], Needs(queries=QUERIES))
+    context, _ = prefill(runtime, TOKENS[:CONTEXT], Needs(queries=QUERIES))
     true = naive_pass(runtime, TOKENS[CONTEXT:], CONTEXT)
     cosines = []
     for layer, (queries, _) in zip(context.layers.values(), true, strict=True):

@@ -9,6 +9,7 @@ import torch
 
 from kvharness.cli.main import main
 from kvharness.engine.select import score_tokens
+from kvharness.model.prefill import prefill
 from kvharness.policy.interface import LoadedModel
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Needs
@@ -85,7 +86,7 @@ def test_one_set_of_tokens_for_the_whole_model(
     policy.prepare(LoadedModel(source=find_model(str(tiny_model)), module=runtime.model), 0)
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=rng).tolist()
-    context, _ = runtime.prefill(ids, Needs())
+    context, _ = prefill(runtime, ids, Needs())
     layers = tuple(context.layers.values())
     trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=Needs())
     scores = score_tokens(policy, trace, name="sip")

@@ -11,6 +11,7 @@ from kvharness import LoadedModel, Needs
 from kvharness.cli.main import main
 from kvharness.engine.select import score_tokens
 from kvharness.errors import TrainingProblem
+from kvharness.model.prefill import prefill
 from kvharness.policy.trace import Trace
 from kvharness.pretrained.find import find_model
 from kvharness_policies.sip.policy import SIP
@@ -41,7 +42,7 @@ def test_features_choose_the_weights_and_what_is_observed(
     assert SIP().needs == Needs()
     policy.prepare(LoadedModel(source=find_model(str(tiny_model)), module=runtime.model), 0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=torch.Generator().manual_seed(0))
-    context, _ = runtime.prefill(ids.tolist(), policy.needs)
+    context, _ = prefill(runtime, ids.tolist(), policy.needs)
     layers = tuple(context.layers.values())
     trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
     scores = score_tokens(policy, trace, name="sip")

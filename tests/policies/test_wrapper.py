@@ -11,6 +11,7 @@ import torch
 from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Protection
 from kvharness.discovery.parameters import parameters_text
 from kvharness.errors import TrainingProblem
+from kvharness.model.prefill import prefill
 from kvharness_policies.ada import Ada
 from kvharness_policies.caote import CAOTE
 from kvharness_policies.dapq import DapQ
@@ -92,7 +93,7 @@ def test_the_wrapped_policy_is_prepared_and_names_its_weights(runtime: Runtime) 
     free = wrapper.untrained()
     assert free.checkpoint(model.source, 0) == "random"
     free.prepare(model, 0)
-    prefilled, _ = runtime.prefill(range(2, 30), Needs())
+    prefilled, _ = prefill(runtime, range(2, 30), Needs())
     keys, values = (
         torch.stack([getattr(layer, name) for layer in prefilled.layers.values()])
         for name in ("keys", "values")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.model.prefill import prefill
 from kvharness.policy.view import Needs
 from kvharness.training.observe import observe_window
 from kvharness.training.window import Window
@@ -40,7 +41,7 @@ def test_attention_is_that_of_the_model(
 
 
 def test_keys_and_values_are_those_of_the_context_alone(runtime: Runtime, window: Window) -> None:
-    prefilled, _ = runtime.prefill(window.tokens[:CONTEXT], Needs())
+    prefilled, _ = prefill(runtime, window.tokens[:CONTEXT], Needs())
     for layer, alone in zip(
         observe_window(runtime, window), prefilled.layers.values(), strict=True
     ):

@@ -94,10 +94,11 @@ def _sample(job: Job, window: Window, number: int) -> Sample:
     import torch  # noqa: PLC0415
 
     from kvharness import Needs  # noqa: PLC0415
+    from kvharness.training import prefill  # noqa: PLC0415
     from kvharness_policies.lkv.training import Sample, answer_logprobs  # noqa: PLC0415
 
     lead, answer = _continued(window) if number % 2 else _recalled(job, window, number)
-    context, _ = job.runtime.prefill(window.tokens[: window.context], Needs())
+    context, _ = prefill(job.runtime, window.tokens[: window.context], Needs())
     with torch.no_grad():
         teacher = answer_logprobs(job.runtime, context, lead, answer, None).half()
     return Sample(

@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from kvharness import Needs, Probe, group_mean, probe_attention, window_attention
 from kvharness.policy.probe import Part
 from kvharness.policy.trace import Trace
+from kvharness.training import prefill
 from kvharness_policies.dapq import CONTENTS, DapQ
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _window(runtime: Runtime, window: Window) -> Iterator[Nearness]:
     context, real = window.tokens[: window.context], window.tokens[window.context :]
     probes = _probes(real, len(context))
     needs = Needs(queries=len(real), probes=frozenset(probes.values()))
-    prefilled, _ = runtime.prefill(context, needs)
+    prefilled, _ = prefill(runtime, context, needs)
     prefilled.probe_seconds(needs)
     layers = tuple(prefilled.layers.values())
     positions = torch.arange(len(context), device=layers[0].keys.device)

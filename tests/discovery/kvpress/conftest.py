@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kvharness.discovery.kvpress.policy import PressPolicy
+from kvharness.model.prefill import prefill
 from kvharness.policy.interface import LoadedModel
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Needs
@@ -86,7 +87,7 @@ def make_seen(runtime: Runtime) -> MakeSeen:
     ) -> tuple[PressPolicy, Trace]:
         policy = PressPolicy(press=press, ranks=ranks, **options)
         policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
-        context, _ = runtime.prefill(range(2, 42), policy.needs)
+        context, _ = prefill(runtime, range(2, 42), policy.needs)
         layers = tuple(context.layers.values())
         trace = Trace(layers=layers, positions=torch.arange(40), needs=Needs())
         return policy, trace.for_policy(policy.needs, words)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from kvharness import LoadedModel, Needs
-from kvharness.training import continuations, observe_window, retained
+from kvharness.training import continuations, observe_window, prefill, retained
 from kvharness_policies.sip.label import TOP, top_labels
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def measure(
 
 def _window(runtime: Runtime, window: Window, policy: SIP) -> list[Agreement]:
     real = window.tokens[window.context :]
-    context, _ = runtime.prefill(window.tokens[: window.context], Needs())
+    context, _ = prefill(runtime, window.tokens[: window.context], Needs())
     masks = [
         retained(context, policy, retention=Fraction(each), name="sip", seed=0)
         for each in RETENTIONS
