@@ -79,7 +79,7 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class Wanted:
     """Policies and retentions that claims ask for beyond those of the options.
 
     Attributes:
@@ -130,9 +130,9 @@ def can_run(claim: Claim, installed: AbstractSet[str]) -> bool:
     return {name for spec in claim.policies for name in requirements(spec)} <= installed
 
 
-def needs(
+def wanted(
     claims: Iterable[Claim], *, installed: Iterable[str] | None, contract: Contract, widen: bool
-) -> Needs:
+) -> Wanted:
     """What claims need; nothing for claims of policies that are not installed.
 
     Args:
@@ -151,7 +151,7 @@ def needs(
             retention = retention_from_text(column.retention) if column.retention else None
             if retention is not None and _fits(retention, contract):
                 extra[column.policy].add(retention)
-    return Needs(
+    return Wanted(
         policies=tuple(specs.values()),
         retentions={slug: tuple(sorted(found)) for slug, found in extra.items()},
     )

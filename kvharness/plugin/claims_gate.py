@@ -10,7 +10,7 @@ import pytest
 from kvharness.claims import outlook
 from kvharness.claims.find import all_claims
 from kvharness.claims.judgement import Outcome
-from kvharness.claims.plan import Needs, can_run, halved, needs, selected
+from kvharness.claims.plan import Wanted, can_run, halved, selected, wanted
 from kvharness.discovery.presses import provided
 from kvharness.discovery.resolve import require
 from kvharness.errors import ClaimProblem, UsageProblem
@@ -40,7 +40,7 @@ class Gate:
     Attributes:
         mode: what a surprise does.
         claims: those that are judged at its end.
-        needs: policies and retentions to run for them.
+        wanted: policies and retentions to run for them.
         installed: what claims find installed, by name; None where nothing is run, so that none
             is needed.
         halved: families of which the run's policies select some claims and not others.
@@ -48,7 +48,7 @@ class Gate:
 
     mode: ClaimsMode
     claims: tuple[Claim, ...]
-    needs: Needs
+    wanted: Wanted
     installed: frozenset[str] | None
     halved: frozenset[str] = frozenset()
 
@@ -73,7 +73,7 @@ class Gate:
         return cls(
             mode=settings.claims,
             claims=tuple(found),
-            needs=needs(
+            wanted=wanted(
                 found,
                 installed=known,
                 contract=settings.contract,
@@ -101,7 +101,7 @@ class Gate:
 
     def retentions(self, slug: str, chosen: Sequence[Fraction]) -> list[Fraction]:
         """The retentions to run a policy at."""
-        return sorted({*chosen, *self.needs.retentions.get(slug, ())})
+        return sorted({*chosen, *self.wanted.retentions.get(slug, ())})
 
     def outlook(self, plan: Plan, recorded: Evidence | None) -> list[str]:
         """Before the run: the smallest difference that each claim will be able to show."""

@@ -58,9 +58,9 @@ class Bench:
         self.replay: Replay | None = None
         if directory is None:
             self.gate.check(self.lineup.known)
-            self.lineup.add(self.gate.needs.policies)
+            self.lineup.add(self.gate.wanted.policies)
         else:
-            beside = [spec.slug for spec in self.gate.needs.policies]
+            beside = [spec.slug for spec in self.gate.wanted.policies]
             self.replay = Replay.read(directory, self.settings, beside)
         self.judging = Judging(self.gate, self.settings, self.replay)
         self.screen = Screen(config)

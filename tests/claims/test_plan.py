@@ -7,7 +7,7 @@ import pytest
 
 from kvharness.cell import Cell, Group
 from kvharness.claims.claim import Column
-from kvharness.claims.plan import Needs, columns, halved, needs, plan_of, selected
+from kvharness.claims.plan import Wanted, columns, halved, plan_of, selected, wanted
 from kvharness.contract import Contract, Protection
 from tests.claims.conftest import claim
 
@@ -27,12 +27,12 @@ def ids(claims: Iterable[Claim]) -> list[str]:
     return [each.id for each in claims]
 
 
-def asked(claims: Iterable[Claim], *known: str, **changes: Any) -> Needs:
+def asked(claims: Iterable[Claim], *known: str, **changes: Any) -> Wanted:
     given = {"contract": Contract(), "widen": True, **changes}
-    return needs(claims, installed=known, **given)
+    return wanted(claims, installed=known, **given)
 
 
-def text(found: Needs) -> tuple[list[str], dict[str, list[str]]]:
+def text(found: Wanted) -> tuple[list[str], dict[str, list[str]]]:
     retentions = {slug: [str(each) for each in r] for slug, r in found.retentions.items()}
     return [str(spec) for spec in found.policies], retentions
 
@@ -101,7 +101,7 @@ def test_fixed_anchors_have_no_retention_to_run() -> None:
 
 @pytest.mark.parametrize("known", [("random",), ("snapkv",), ("ada", "random")])
 def test_nothing_is_run_for_claims_of_what_is_not_installed(known: tuple[str, ...]) -> None:
-    assert asked([claim(policy="ada(snapkv)")], *known) == Needs(policies=(), retentions={})
+    assert asked([claim(policy="ada(snapkv)")], *known) == Wanted(policies=(), retentions={})
 
 
 def test_a_retention_that_cannot_hold_the_sinks_is_not_added() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from kvharness.claims.claim import Column
 from kvharness.claims.find import all_claims
-from kvharness.claims.plan import Needs, Plan
+from kvharness.claims.plan import Plan, Wanted
 from kvharness.discovery import presses
 from kvharness.discovery.registry import installed
 from kvharness.errors import ClaimProblem
@@ -27,8 +27,8 @@ KNOWN = ("full", "floor", "oracle", "snapkv", "random")
 
 
 def gate(*claims: Claim, mode: ClaimsMode = STRICT) -> Gate:
-    needs = Needs(policies=(), retentions={"snapkv": (Fraction(1, 4),)})
-    return Gate(mode=mode, claims=claims, needs=needs, installed=frozenset(KNOWN))
+    wanted = Wanted(policies=(), retentions={"snapkv": (Fraction(1, 4),)})
+    return Gate(mode=mode, claims=claims, wanted=wanted, installed=frozenset(KNOWN))
 
 
 def reports(given: Claim, made: Made, mode: ClaimsMode = STRICT) -> list[pytest.TestReport]:
@@ -66,13 +66,13 @@ def test_off_reads_no_claims(tmp_path: Path) -> None:
     raw = {"kv_claims": "off", "kv_claims_file": [str(tmp_path / "bad.toml")]}
     assert ids(**raw) == []
     found = Gate.of(settings(raw), KNOWN)
-    assert found.needs == Needs(policies=(), retentions={})
+    assert found.wanted == Wanted(policies=(), retentions={})
     assert found.retentions("snapkv", [Fraction(1, 2)]) == [Fraction(1, 2)]
 
 
 def test_what_claims_need_is_added_to_what_was_asked_for() -> None:
     found = Gate.of(settings({"policy": ["snapkv"]}), KNOWN)
-    assert [str(spec) for spec in found.needs.policies] == ["snapkv", "random"]
+    assert [str(spec) for spec in found.wanted.policies] == ["snapkv", "random"]
     assert found.retentions("random", [Fraction(1, 3)]) == [
         Fraction(1, 10),
         Fraction(1, 4),
@@ -118,7 +118,7 @@ def test_a_claim_about_presses_needs_kvpress(
     file = tmp_path / "claims.toml"
     file.write_text(FAMILY.format("snapkv").replace('policy = "snapkv"', f'policy = "{press}"'))
     found = Gate.of(settings({"policy": [press], "kv_claims_file": [str(file)]}), KNOWN)
-    assert [str(spec) for spec in found.needs.policies] == ([press, "random"] if version else [])
+    assert [str(spec) for spec in found.wanted.policies] == ([press, "random"] if version else [])
     (told,) = found.judge(pair(spread(mean=0.4)).evidence())
     assert ("kvpress is not installed" in told.reason) is (version is None), told.reason
 
@@ -146,7 +146,7 @@ def test_a_replay_needs_nothing_installed(tmp_path: Path) -> None:
     found = Gate.of(settings({"policy": ["snapkv"], "kv_replay": str(tmp_path)}), None)
     assert [each.id for each in found.claims] == ["snapkv-better-than-random"]
     assert found.installed is None
-    assert [spec.slug for spec in found.needs.policies] == ["snapkv", "random"], "if it is there"
+    assert [spec.slug for spec in found.wanted.policies] == ["snapkv", "random"], "if it is there"
     (absent,) = found.judge(Made().run("h2o", "0.25").evidence())
     assert absent.reason == "there are no records of snapkv and random"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from kvharness.cell import Cell
-from kvharness.claims.plan import Needs
+from kvharness.claims.plan import Wanted
 from kvharness.contract import retention_from_text
 from kvharness.plugin.claims_gate import Gate
 from kvharness.plugin.claims_session import Judging
@@ -43,8 +43,8 @@ class Session:
 
 
 def gate(*claims: Claim) -> Gate:
-    needs = Needs(policies=(), retentions={})
-    return Gate(mode=ClaimsMode.STRICT, claims=claims, needs=needs, installed=None)
+    wanted = Wanted(policies=(), retentions={})
+    return Gate(mode=ClaimsMode.STRICT, claims=claims, wanted=wanted, installed=None)
 
 
 def a_setting(store: Path, **raw: Any) -> Settings:
