@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Certification:
     """One retention of the sequence.
 
     Attributes:
@@ -39,9 +39,9 @@ class Step:
     saved: float | None
 
 
-def steps(
+def certifications(
     evidence: Evidence, *, policy: str, suites: Sequence[str], metric: str, margin: float
-) -> list[Step]:
+) -> list[Certification]:
     """Retentions from high to low, each with its verdicts.
 
     Fixed-sequence testing: a retention is tested only while all larger ones passed, each at the
@@ -60,7 +60,7 @@ def steps(
     ]
     passed = fixed_sequence([max(part.p_supported for part in parts) for parts in judged], ALPHA)
     return [
-        Step(
+        Certification(
             retention=retention,
             parts=tuple(parts),
             certified=number < passed,
@@ -71,9 +71,9 @@ def steps(
     ]
 
 
-def smallest(found: Sequence[Step]) -> Step | None:
-    """The last certified step."""
-    return next((step for step in reversed(found) if step.certified), None)
+def smallest(found: Sequence[Certification]) -> Certification | None:
+    """The last that is certified."""
+    return next((each for each in reversed(found) if each.certified), None)
 
 
 def _claim(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from kvharness.claims.budget import Step
+    from kvharness.claims.budget import Certification
     from kvharness.claims.evidence import Evidence
 
 
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Exit status 0, also where no retention is certified."""
-    from kvharness.claims.budget import steps  # noqa: PLC0415 - scipy
+    from kvharness.claims.budget import certifications  # noqa: PLC0415 - scipy
 
     check_metric(given.metric)
     if not 0 < given.margin < 1e12:
@@ -50,7 +50,9 @@ def run(given: argparse.Namespace) -> int:
     asked = [[suite] for suite in suites] + ([suites] if len(suites) > 1 else [])
     show([f"{slug}: how little of the cache is certified to do? ({evidence.model})", ""])
     for some in asked:
-        found = steps(evidence, policy=slug, suites=some, metric=given.metric, margin=given.margin)
+        found = certifications(
+            evidence, policy=slug, suites=some, metric=given.metric, margin=given.margin
+        )
         show(_lines(some, found))
     show(["", *_footnote(given)])
     return 0
@@ -68,7 +70,7 @@ def _slug(text: str, evidence: Evidence) -> str:
     return specs[0].slug
 
 
-def _lines(suites: Sequence[str], found: Sequence[Step]) -> Iterator[str]:
+def _lines(suites: Sequence[str], found: Sequence[Certification]) -> Iterator[str]:
     from kvharness.claims.budget import smallest  # noqa: PLC0415 - scipy
 
     title = suites[0] if len(suites) == 1 else "all suites together"
@@ -83,27 +85,27 @@ def _lines(suites: Sequence[str], found: Sequence[Step]) -> Iterator[str]:
         yield ""
 
 
-def _table(found: Sequence[Step]) -> str:
+def _table(found: Sequence[Certification]) -> str:
     rows = [
         [
-            step.retention,
-            _state(step),
+            each.retention,
+            _state(each),
             interval_text(part.part.interval),
             part.part.units or "-",
             part.part.reason or ("" if part.part.needed is None else f"about {part.part.needed}"),
         ]
-        for step in found
-        for part in step.parts
+        for each in found
+        for part in each.parts
     ]
     headers = ["keep", "", "difference to full [90 %]", "items", "items that would settle it"]
     table: str = tabulate(rows, headers=headers, disable_numparse=True)
     return table
 
 
-def _state(step: Step) -> str:
-    if step.certified:
+def _state(each: Certification) -> str:
+    if each.certified:
         return "certified"
-    return "not certified" if step.tested else "not tested"
+    return "not certified" if each.tested else "not tested"
 
 
 def _footnote(given: argparse.Namespace) -> Iterator[str]:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from kvharness.claims import part
-from kvharness.claims.budget import smallest, steps
+from kvharness.claims.budget import certifications, smallest
 from tests.claims.conftest import Made, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kvharness.claims.budget import Step
+    from kvharness.claims.budget import Certification
 
 RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
 
@@ -30,14 +30,14 @@ def made(losses: Mapping[str, float], *, suite: str = "qa", into: Made | None = 
     return found
 
 
-def certify(given: Made, *suites: str) -> list[Step]:
-    return steps(
+def certify(given: Made, *suites: str) -> list[Certification]:
+    return certifications(
         given.evidence(), policy="snapkv", suites=suites or ("qa",), metric="nll", margin=0.2
     )
 
 
-def states(found: list[Step]) -> list[tuple[str, bool, bool]]:
-    return [(step.retention, step.certified, step.tested) for step in found]
+def states(found: list[Certification]) -> list[tuple[str, bool, bool]]:
+    return [(each.retention, each.certified, each.tested) for each in found]
 
 
 def test_retentions_are_certified_from_high_to_low_until_the_first_that_fails() -> None:
@@ -80,7 +80,7 @@ def test_a_missing_cell_ends_the_sequence() -> None:
 
 def test_retentions_are_ordered_as_numbers() -> None:
     found = certify(made({"0.1": 0.0, "1_3": 0.0, "1": 0.0, "0.25": 0.0}))
-    assert [step.retention for step in found] == ["1", "1_3", "0.25", "0.1"]
+    assert [each.retention for each in found] == ["1", "1_3", "0.25", "0.1"]
 
 
 def test_the_bytes_that_are_saved() -> None:
@@ -107,8 +107,8 @@ def test_no_retention_is_certified_wrongly_in_more_than_one_study_of_twenty(
             # Exactly at the margin: not one of them may be certified.
             given.run("snapkv", retention, nll=rng.normal(0.2, 0.1, size=20))
         found = certify(given)
-        wrong += any(step.certified for step in found)
-        alone += any(step.parts[0].p_supported <= 0.05 for step in found)
+        wrong += any(each.certified for each in found)
+        alone += any(each.parts[0].p_supported <= 0.05 for each in found)
     # 5 % of 400 is 20, with a standard deviation of 4.4.
     assert wrong <= 33
     assert wrong >= 7, "the level is used"
