@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from kvharness import View, window_attention
 from kvharness.errors import PolicyProblem, UsageProblem
 from kvharness.isolation import attribution
 from kvharness.isolation.attribution import blamed
@@ -54,3 +55,12 @@ def test_the_code_of_a_package_with_a_similar_name_is_the_authors() -> None:
     exec(code, space)  # noqa: S102 - a file beside the harness's own, which need not exist
     with pytest.raises(PolicyProblem, match=r"by zero \(policy\.py:1\)"), blamed("mine"):
         space["score"](None)
+
+
+def test_the_place_is_never_a_helper_of_the_harness() -> None:
+    keys = torch.zeros(1, 3, 4)
+    rng = torch.Generator()
+    view = View(layer=0, keys=keys, values=keys, positions=torch.arange(3), scaling=1.0, rng=rng)
+    expected = r"carries no queries; .* \(test_attribution\.py:\d+\)$"
+    with pytest.raises(PolicyProblem, match=expected), blamed("mine"):
+        window_attention(view)
