@@ -283,11 +283,12 @@ def train(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Check style and types."""
+    """Check style, spelling, the order of the layers, and types."""
     place = shared(session)
     place.run("ruff", "check", ".", env=FIRST_PARTY)
     place.run("ruff", "format", "--check", ".", env=FIRST_PARTY)
     place.run("typos", env=FIRST_PARTY)
+    place.run("lint-imports", env=FIRST_PARTY)
     place.run("mypy", env=FIRST_PARTY)
 
 

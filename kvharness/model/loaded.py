@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from kvharness.errors import ModelProblem, UsageProblem
-from kvharness.model.attention import KERNEL, PrefillReader, observe, reading
+from kvharness.model.attention import KERNEL, observe
+from kvharness.model.keys import read_at
 from kvharness.model.rotary import Rotation
-from kvharness.policy.view import Needs
 from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: The model is asked whether its keys move as they should: so many tokens, so far.
-_PROBE, _SHIFT = 16, 37
+_SHIFT = 37
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", " bf16")
 
 
@@ -87,7 +87,7 @@ class Runtime:
             ModelProblem: this model's keys cannot be moved; checked on the model itself.
         """
         rotation = Rotation(self.model)
-        here, there = self._observe_at(0), self._observe_at(_SHIFT)
+        here, there = read_at(self.model, 0), read_at(self.model, _SHIFT)
         if here.sliding or not all(
             rotation.moves(here.layers[index].keys, there.layers[index].keys, by=_SHIFT)
             for index in here.layers
@@ -97,17 +97,6 @@ class Runtime:
                 f"another kind of positions); policies with compact positions cannot run on it"
             )
         return rotation
-
-    def _observe_at(self, start: int) -> PrefillReader:
-        reader = PrefillReader(Needs())
-        ids = torch.arange(_PROBE, device=self.device)[None] + _PROBE
-        with torch.no_grad(), reading(reader):
-            self.model.get_decoder()(
-                input_ids=ids,
-                position_ids=torch.arange(start, start + _PROBE, device=self.device)[None],
-                use_cache=False,
-            )
-        return reader
 
     def clock(self) -> float:
         """Wall seconds, after the device has finished."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Needs, Policy, Protection, group_mean
-from kvharness.model.attention import PrefillReader, reading
+from kvharness import Needs, Policy, Protection, group_mean, keys_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 #: More than any context.
 _ALL = 1 << 30
 #: Tokens that are read at two places, and how far apart these are.
-_PROBE, _SHIFT = 16, 64
+_SHIFT = 64
 #: Frequencies of these types depend on the sequence length.
 _LENGTH_DEPENDENT = ("dynamic", "longrope")
 
@@ -159,7 +158,8 @@ def _expect_rotation(model: LoadedModel, frequencies: Tensor) -> None:
         ValueError: names the layers.
     """
     angles = _SHIFT * frequencies
-    layers = zip(model.compressed, _keys_at(model, 0), _keys_at(model, _SHIFT), strict=True)
+    places = ([keys.float() for keys in keys_at(model.module, start)] for start in (0, _SHIFT))
+    layers = zip(model.compressed, *places, strict=True)
     fixed = [
         layer
         for layer, here, there in layers
@@ -171,18 +171,6 @@ def _expect_rotation(model: LoadedModel, frequencies: Tensor) -> None:
             f"not turn with their positions, so queries cannot be turned back; choose a model with "
             f"RoPE in all of them (Llama, Qwen, Mistral, Gemma, ...)"
         )
-
-
-def _keys_at(model: LoadedModel, start: int) -> list[Tensor]:
-    """Keys ``[K, n, d]`` of the compressed layers, of the same tokens from another position on."""
-    places = torch.arange(start, start + _PROBE, device=model.module.device)[None]
-    reader = PrefillReader(Needs())
-    with torch.no_grad(), reading(reader):
-        # Not the first ids, which are control tokens: their hidden states are so large that the
-        # last layer's keys come out 0.17 apart in bfloat16.
-        ids = places - start + _PROBE
-        model.module.get_decoder()(input_ids=ids, position_ids=places, use_cache=False)
-    return [reader.layers[index].keys.float() for index in model.compressed]
 
 
 def _turn(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvharness.errors import UsageProblem
+from kvharness import UsageProblem
 
 if TYPE_CHECKING:
     import argparse

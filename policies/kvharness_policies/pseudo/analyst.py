@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvharness.errors import UsageProblem
+from kvharness import UsageProblem
 from kvharness_policies.measurement import read_measurement, write_measurement
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Path]:
     """Measure if there is no measurement, then draw."""
-    from kvharness.report.charts.style import save  # noqa: PLC0415 - matplotlib
+    from kvharness.analysis import save  # noqa: PLC0415 - matplotlib
     from kvharness_policies.pseudo import plots  # noqa: PLC0415
 
     file = options.data / "nearness.json"

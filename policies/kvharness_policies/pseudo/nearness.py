@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch.nn.functional import cosine_similarity
 
-from kvharness import Needs, Probe, group_mean, probe_attention, window_attention
-from kvharness.policy.probe import Part
-from kvharness.policy.trace import Trace
+from kvharness import Needs, Part, Probe, Trace, group_mean, probe_attention, window_attention
 from kvharness.training import prefill
 from kvharness_policies.dapq import CONTENTS, DapQ
 
@@ -24,8 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness import View
-    from kvharness.policy.probe import Material
+    from kvharness import Material, View
     from kvharness.training import Runtime, Window
 
 #: What the contract protects: no policy chooses there.

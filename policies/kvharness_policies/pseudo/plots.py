@@ -8,8 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from kvharness.report.charts.palette import GREY, HUES, MARKS
-from kvharness.report.charts.style import STYLE
+from kvharness.analysis import GREY, HUES, MARKS, STYLE
 from kvharness_policies.pseudo.nearness import (
     KINDS,
     LAST,

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from kvharness.errors import UsageProblem
+from kvharness import UsageProblem
 
 if TYPE_CHECKING:
     import argparse

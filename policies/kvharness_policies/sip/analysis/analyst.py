@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvharness.errors import UsageProblem
+from kvharness import UsageProblem
 from kvharness_policies.measurement import read_measurement, write_measurement
 from kvharness_policies.sip.trainer import NOTEBOOK
 
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def analyse(options: argparse.Namespace, job: Callable[[], Job]) -> Sequence[Path]:
     """Measure what the folder lacks, then draw."""
-    from kvharness.report.charts.style import save  # noqa: PLC0415 - matplotlib
+    from kvharness.analysis import save  # noqa: PLC0415 - matplotlib
     from kvharness_policies.sip.analysis import plots  # noqa: PLC0415
 
     _measure(options, job)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from kvharness.claims.evidence import Evidence
-from kvharness.errors import UsageProblem
-from kvharness.records.comparable import comparable
-from kvharness.report.difference import Mean
-from kvharness.report.survey import ALL, Survey
+from kvharness import UsageProblem
+from kvharness.analysis import ALL, Evidence, Mean, Survey, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from kvharness.report.charts.palette import GREY, HUES, INK, MARKS
-from kvharness.report.charts.style import STYLE
+from kvharness.analysis import GREY, HUES, INK, MARKS, STYLE
 from kvharness_policies.sip.analysis.information import KNOWN, PERMUTED, SETS
 from kvharness_policies.sip.analysis.paradox import CHANCE, REFERENCE, RETENTIONS, Agreement
 from kvharness_policies.sip.analysis.reliability import (

@@ -1,0 +1,11 @@
+from .figures import GREY as GREY
+from .figures import HUES as HUES
+from .figures import INK as INK
+from .figures import MARKS as MARKS
+from .figures import STYLE as STYLE
+from .figures import save as save
+from .records import ALL as ALL
+from .records import Evidence as Evidence
+from .records import Mean as Mean
+from .records import Survey as Survey
+from .records import comparable as comparable

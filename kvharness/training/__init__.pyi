@@ -1,0 +1,17 @@
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import all_checkpoints as all_checkpoints
+from .checkpoint import find_checkpoint as find_checkpoint
+from .continuation import continuations as continuations
+from .continuation import retained as retained
+from .engine import Prefilled as Prefilled
+from .engine import Runtime as Runtime
+from .engine import TrainingProblem as TrainingProblem
+from .engine import prefill as prefill
+from .gated import read_gated as read_gated
+from .job import Job as Job
+from .job import Trainer as Trainer
+from .manifest import Manifest as Manifest
+from .number import count as count
+from .observe import WindowLayer as WindowLayer
+from .observe import observe_window as observe_window
+from .window import Window as Window
