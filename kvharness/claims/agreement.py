@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from kvharness.records.masks import read_mask, shared_entries
-from kvharness.statistics.mean import interval
+from kvharness.statistics.mean import plus_minus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,7 +117,7 @@ def _metrics(name: str, found: Sequence[Pair]) -> Iterator[str]:
         # One item has no interval: its keep mask is all there is to compare.
         if len(both) < _LEAST_ITEMS:
             continue
-        before = interval([pair.recorded.metrics[metric] for pair in both])
+        before = plus_minus([pair.recorded.metrics[metric] for pair in both])
         after = fmean(pair.fresh.metrics[metric] for pair in both)
         if abs(after - before.mean) > max(before.half, 1e-3):
             yield f"{name}: {metric} is {after:.3f}, recorded {before.mean:.3f} ±{before.half:.3f}"

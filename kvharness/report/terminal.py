@@ -13,7 +13,7 @@ from tabulate import tabulate
 from kvharness.cell import anchors_first
 from kvharness.contract import FIXED_ANCHORS, Anchor, retention_from_text
 from kvharness.items.suites import is_solvable
-from kvharness.statistics.mean import Interval, interval
+from kvharness.statistics.mean import PlusMinus, plus_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,13 +27,13 @@ _LEAST_FULL = 0.6
 _MIB = 2**20
 
 
-def over_items(records: Iterable[Record], metric: str) -> Interval:
+def over_items(records: Iterable[Record], metric: str) -> PlusMinus:
     """An item that several seeds drew counts once, with its mean: seeds are not samples."""
     by_item: dict[str, list[float]] = defaultdict(list)
     for record in records:
         if (number := record.metrics.get(metric)) is not None:
             by_item[record.item_digest].append(number)
-    return interval([fmean(values) for values in by_item.values()])
+    return plus_minus([fmean(values) for values in by_item.values()])
 
 
 def summarize(records: Sequence[Record], headers: Sequence[Header]) -> Iterator[str]:

@@ -52,10 +52,10 @@ def verdicts(judgements: Sequence[Judgement]) -> Iterator[str]:
     )
     absent = {each.claim.id: each.reason for each in judgements if each not in judged}
     yield from _grouped("not evaluated", absent)
-    yield count(judgements)
+    yield tally(judgements)
 
 
-def count(judgements: Sequence[Judgement]) -> str:
+def tally(judgements: Sequence[Judgement]) -> str:
     """One line: claims: 9 supported, 2 refuted; 1 not as expected."""
     found = Counter(each.verdict for each in judgements)
     numbers = [f"{found[verdict]} {verdict.value}" for verdict in Verdict if found[verdict]]

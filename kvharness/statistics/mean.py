@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
+class PlusMinus:
     """A mean with the half-width of its two-sided 95 % interval (Student's t over items).
 
     One item has no interval: ``half`` is 0 and not shown.
@@ -32,9 +32,9 @@ class Interval:
         return f"{self.mean:.2f} ±{self.half:.2f}"
 
 
-def interval(values: Sequence[float]) -> Interval:
+def plus_minus(values: Sequence[float]) -> PlusMinus:
     """Mean and 95 % half-width of one number for each item."""
     units = len(values)
     half = float(stats.sem(values) * stats.t.ppf(0.975, units - 1)) if units > 1 else 0.0
     mean = fmean(values) if units else math.nan
-    return Interval(mean=mean, half=half, units=units)
+    return PlusMinus(mean=mean, half=half, units=units)

@@ -3,6 +3,7 @@ from .checkpoint import all_checkpoints as all_checkpoints
 from .checkpoint import find_checkpoint as find_checkpoint
 from .continuation import continuations as continuations
 from .continuation import retained as retained
+from .curve import Point as Point
 from .engine import Prefilled as Prefilled
 from .engine import Runtime as Runtime
 from .engine import TrainingProblem as TrainingProblem

@@ -9,7 +9,7 @@ import pytest
 from kvharness.records.header import Header
 from kvharness.records.record import Seconds
 from kvharness.report.terminal import over_items, summarize
-from kvharness.statistics.mean import interval
+from kvharness.statistics.mean import plus_minus
 from tests.runs import RECORD
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_the_seeds_of_one_item_are_not_samples() -> None:
     again = [replace(record, seed=1, item=f"{record.item}-again") for record in once]
     assert over_items([*once, *again], "exact") == over_items(once, "exact")
     other = [replace(record, metrics={"exact": 0.0}) for record in again]
-    assert over_items([*once, *other], "exact") == interval([0.1, 0.3, 0.5])
+    assert over_items([*once, *other], "exact") == plus_minus([0.1, 0.3, 0.5])
 
 
 # -- tables ---------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_the_seeds_of_one_item_are_not_samples() -> None:
 
 def test_a_record_without_a_metric_is_left_out_of_it() -> None:
     bare = replace(FULL, key="b", item_digest="d1", metrics={"exact": 0.0})
-    assert over_items([FULL, bare], "nll") == interval([0.5])
+    assert over_items([FULL, bare], "nll") == plus_minus([0.5])
     assert str(over_items([bare], "nll")) == "-"
     text = "\n".join(summarize([bare], [HEADER]))
     assert re.search(r"^nll +keep all\n-+ +-+\nfull +- *$", text, flags=re.MULTILINE)

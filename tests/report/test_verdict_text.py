@@ -8,7 +8,7 @@ import pytest
 
 from kvharness.claims.judge import judge
 from kvharness.items.suites import SUITES
-from kvharness.report.verdict_text import count, explain, headline, interval_text, verdicts
+from kvharness.report.verdict_text import explain, headline, interval_text, tally, verdicts
 from kvharness.statistics.estimate import Interval
 from kvharness.statistics.region import Kind, Verdict
 from tests.claims.conftest import Made, claim, pair, spread
@@ -81,10 +81,10 @@ def test_the_ending_counts_verdicts_and_surprises() -> None:
         claim(id="b", expect={"tiny": REFUTED}),
         claim(id="c", policy="sip"),
     ]
-    assert count(judge(claims, made.evidence())) == (
+    assert tally(judge(claims, made.evidence())) == (
         "claims: 2 supported, 1 not evaluated; 1 not as expected"
     )
-    assert count([]) == "claims: none"
+    assert tally([]) == "claims: none"
 
 
 def test_claims_that_are_not_evaluated_share_a_line_for_each_reason() -> None:

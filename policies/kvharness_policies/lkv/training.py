@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.training import read_gated
+from kvharness.training import Point, read_gated
 from kvharness_policies.lkv.network import Network, Shape
 from kvharness_policies.lkv.soft_top_k import soft_top_k
 
@@ -64,16 +64,6 @@ class Sample:
     answer: tuple[int, ...]
     teacher: Tensor
     held_out: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Of the training curves: divergence from the full cache in nats a token."""
-
-    step: int
-    train: float
-    held_out: float
-    seconds: float
 
 
 def answer_logprobs(

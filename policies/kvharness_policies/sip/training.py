@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from kvharness.training import Point
 from kvharness_policies.sip.label import Loss, loss, top_labels
 from kvharness_policies.sip.network import Network, new_network
 from kvharness_policies.sip.scorer import Heads, Shape
@@ -42,16 +43,6 @@ class Recipe:
     interval: int = 75
     checked: int = 8
     mixed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Of the training curves: cross-entropies in nats, after so many steps."""
-
-    step: int
-    train: float
-    held_out: float
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
