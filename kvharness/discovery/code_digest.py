@@ -7,7 +7,7 @@ import importlib.metadata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kvharness.discovery.package_files import PackageFiles, owner_of, project_folder
+from kvharness.discovery.package_files import PackageFiles, project_folder
 from kvharness.discovery.syntax import parsed
 
 if TYPE_CHECKING:
@@ -41,18 +41,27 @@ def source_digest(modules: Collection[str], distribution: Distribution | None) -
     own, *others = PackageFiles.of(distribution, modules), *_editable(required.values())
     reached = _reached(modules, [own, *others])
     used = [own, *(each for each in others if not reached.keys().isdisjoint(each.modules))]
-    lines = [f"module {name} {module.digest}" for name, module in reached.items()]
-    for part in used:
-        lines += [f"file {name} {file_digest(path)}" for name, path in part.data.items()]
-    lines += [
-        f"version {name} {found.version if found else ''}" for name, found in required.items()
+    files = {name: path for part in used for name, path in part.data.items()}
+    lines = [
+        *_told(reached),
+        *(f"file {name} {file_digest(path)}" for name, path in files.items()),
+        *(f"version {name} {each.version if each else ''}" for name, each in required.items()),
     ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogatepass")).hexdigest()[:16]
+    return _digest(lines)
 
 
-def module_digest(module: str) -> str:
-    """`source_digest` of a module, in whatever distribution has an entry point for kvharness."""
-    return source_digest([module], owner_of(module))
+def code_digest(modules: Collection[str]) -> str:
+    """16 hex digits over modules and what they import of their packages, as they lie here."""
+    return _digest(_told(_reached(modules, [PackageFiles.of(None, modules)])))
+
+
+def _told(reached: Mapping[str, ParsedModule]) -> list[str]:
+    return [f"module {name} {module.digest}" for name, module in reached.items()]
+
+
+def _digest(lines: Iterable[str]) -> str:
+    text = "\n".join(sorted(lines))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
@@ -76,20 +85,25 @@ def _file_digest(path: Path, size: int, changed: int) -> str:
 
 def _required(distribution: Distribution | None) -> Iterator[tuple[str, Distribution | None]]:
     """What is installed of each requirement that holds here, by name."""
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - 15 ms
-    from packaging.utils import canonicalize_name  # noqa: PLC0415
-
     for text in (distribution.requires if distribution is not None else None) or ():
-        try:
-            wanted = Requirement(text)
-        except InvalidRequirement:
-            continue
-        name = canonicalize_name(wanted.name)
-        if name != _HARNESS and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+        if (name := _wanted(text)) and name != _HARNESS:
             try:
                 yield name, importlib.metadata.distribution(name)
             except importlib.metadata.PackageNotFoundError:
                 yield name, None
+
+
+def _wanted(text: str) -> str:
+    """The name in a requirement; empty if it does not hold here, or says nothing."""
+    from packaging.requirements import Requirement  # noqa: PLC0415 - 15 ms
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
+    try:
+        wanted = Requirement(text)
+        holds = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+    except ValueError:
+        return ""
+    return canonicalize_name(wanted.name) if holds else ""
 
 
 def _editable(required: Iterable[Distribution | None]) -> Iterator[PackageFiles]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 #: The group of entry points that name claims files: they change with verdicts, never answers.
 CLAIMS = "kvharness.claims"
-_OURS = "kvharness."
+_HARNESS = "kvharness"
+_OURS = f"{_HARNESS}."
 #: Beside a project's packages, and no part of what it installs.
 _APART = frozenset({"build", "conftest", "dist", "docs", "noxfile", "setup", "test", "tests"})
 _CACHES = frozenset({"__pycache__", "node_modules"})
@@ -43,13 +44,17 @@ class PackageFiles:
         A wheel says in its RECORD what it brought. An editable installation is the project's
         packages and modules as they lie in its folder, without tests, caches and build outputs;
         its data are the files inside of these packages. Where neither is known, it is the packages
-        that entry points and ``modules`` name.
+        that entry points and ``modules`` name. kvharness itself is nobody's, wherever it lies: its
+        engine has a number.
         """
         entries = distribution.entry_points if distribution is not None else ()
         tops = {_top(name) for name in (*modules, *(entry.value for entry in entries))}
-        found = dict(_installed(distribution, tops))
-        for name in _claims_files(entries):
-            found.pop(name, None)
+        claims = set(_claims_files(entries))
+        found = {
+            name: path
+            for name, path in _installed(distribution, tops)
+            if name not in claims and name.partition("/")[0] != _HARNESS
+        }
         return cls(
             modules={_module(name): path for name, path in found.items() if name.endswith(".py")},
             data={name: path for name, path in found.items() if _is_data(name)},
@@ -132,7 +137,7 @@ def _installed(
 def _recorded(distribution: Distribution) -> Iterator[tuple[str, Path]]:
     for file in distribution.files or ():
         parts = file.parts
-        outside = parts[0] == ".." or parts[0].endswith((".dist-info", ".data"))
+        outside = parts[0] in {"..", "/"} or parts[0].endswith((".dist-info", ".data"))
         if not outside and _CACHES.isdisjoint(parts):
             yield "/".join(parts), Path(str(distribution.locate_file(file)))
 
@@ -164,7 +169,7 @@ def _below(place: Path, home: Path) -> Iterator[tuple[str, Path]]:
         yield place.name, place
     for folder, folders, files in os.walk(place):
         folders[:] = [n for n in folders if not n.startswith(".") and n not in _CACHES]
+        inside, base = Path(folder), Path(folder).relative_to(home).as_posix()
         for file in files:
-            path = Path(folder, file)
             if not file.startswith("."):
-                yield path.relative_to(home).as_posix(), path
+                yield f"{base}/{file}", inside / file

@@ -79,6 +79,14 @@ def named_files(values: Iterable[object]) -> Iterator[Path]:
             yield from named_files(value)
 
 
+def policies_inside(policy: Policy) -> Iterator[Policy]:
+    """A policy and those that are its parameters, all the way down."""
+    yield policy
+    for value in _values(policy).values():
+        if isinstance(value, Policy):
+            yield from policies_inside(value)
+
+
 def _file(value: str | Path) -> Path | None:
     try:
         path = Path(value).expanduser()

@@ -56,13 +56,13 @@ def parsed(name: str, path: Path) -> ParsedModule:
 
     Args:
         name: dotted, for its relative imports.
-        path: of the file. One that is not there is an empty module.
+        path: of the file. One that cannot be read is an empty module.
     """
     try:
         status = path.stat()
+        return _parsed(name, path, status.st_size, status.st_mtime_ns)
     except OSError:
         return _parsed_text(name, b"", package=False)
-    return _parsed(name, path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -108,6 +108,9 @@ def _pieces(value: object) -> Iterator[str]:
             inner: Any = getattr(value, field, None)
             if field == "body" and isinstance(value, _DOCUMENTED):
                 inner = inner[_is_documented(value) :]
+            if isinstance(value, ast.JoinedStr):
+                # Python 3.12.1 puts empty texts between two placeholders.
+                inner = [each for each in inner if getattr(each, "value", None) != ""]
             if inner is not None and inner != []:
                 yield f"{field}="
                 yield from _pieces(inner)

@@ -7,8 +7,6 @@ import importlib.metadata
 import json
 from typing import TYPE_CHECKING
 
-from kvharness.records.engine_version import ENGINE_VERSION
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,12 +15,15 @@ if TYPE_CHECKING:
 
 
 def shared_key(
-    model: Mapping[str, str], contract: Contract, *, generate: str, schema: int
+    model: Mapping[str, str], contract: Contract, *, generate: str, schema: int, engine: int
 ) -> dict[str, object]:
-    """What all records of a run have in common; `Runtime.identity` gives ``model``."""
+    """What all records of a run have in common; `Runtime.identity` gives ``model``.
+
+    ``schema`` and ``engine`` are the versions of the store and of the engine's behaviour.
+    """
     return {
         "schema": schema,
-        "engine": str(ENGINE_VERSION),
+        "engine": str(engine),
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),
         "model": dict(model),

@@ -12,6 +12,7 @@ from kvharness.items.repetition import Novelty
 from kvharness.items.suites import SUITES
 from kvharness.policy.interface import LoadedModel
 from kvharness.pretrained.find import describe, find_model
+from kvharness.records.engine_version import ENGINE_VERSION
 from kvharness.records.key import record_key, shared_key
 from kvharness.records.masks import write_mask
 from kvharness.records.store import SCHEMA, Header, Store, check_writable, group_lock
@@ -115,6 +116,7 @@ class Runner:
             settings.contract,
             generate=settings.generate,
             schema=SCHEMA,
+            engine=ENGINE_VERSION,
         )
 
     def _header(self) -> Header:

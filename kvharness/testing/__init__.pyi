@@ -27,6 +27,7 @@ from .checks.selection import check_exact_budget as check_exact_budget
 from .checks.selection import check_kept_positions as check_kept_positions
 from .checks.selection import check_nested_budgets as check_nested_budgets
 from .checks.selection import check_protected_kept as check_protected_kept
+from .checks.surroundings import check_reads_are_in_the_key as check_reads_are_in_the_key
 from .machine import SessionMachine as SessionMachine
 from .machine import run_session_machine as run_session_machine
 from .mistake import Mistake as Mistake

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness.testing.checks import engine, interface, numerics, purity, repeated, selection
+from kvharness.testing.checks import (
+    engine,
+    interface,
+    numerics,
+    purity,
+    repeated,
+    selection,
+    surroundings,
+)
 from kvharness.testing.examples import MODELLED, PURE
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.one_thread import one_thread
@@ -101,6 +109,7 @@ CHECKS = (
     Check(purity.check_seed_matters, why_not=_if_stochastic),
     Check(purity.check_seed_does_not_matter, why_not=_unless_stochastic),
     Check(purity.check_global_state),
+    Check(surroundings.check_reads_are_in_the_key),
     Check(purity.check_inputs_unchanged),
     Check(purity.check_no_state),
     Check(purity.check_sees_only_its_needs),

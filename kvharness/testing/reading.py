@@ -14,6 +14,7 @@ import torch
 from kvharness.engine.select import informed_policy, score_tokens, select_entries
 from kvharness.isolation.torch_settings import kept
 from kvharness.policy.interface import Policy
+from kvharness.testing.reads import noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def read_as_is(
     """
     reading = Reading()
     watched = _watched(policy, reading)
-    with torch.no_grad(), global_seed(luck), kept() as reading.changed:
+    with torch.no_grad(), global_seed(luck), kept() as reading.changed, noted(policy, "scoring"):
         try:
             reading.scores = score_tokens(watched, trace, name="policy")
             informed = informed_policy(watched, trace, name="policy")

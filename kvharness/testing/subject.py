@@ -13,6 +13,7 @@ from kvharness.policy.interface import FunctionPolicy, LoadedModel, Policy
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
+from kvharness.testing.reads import noted
 from kvharness.testing.strategies import cases, lengths
 
 if TYPE_CHECKING:
@@ -74,14 +75,19 @@ def _prepared(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel, list
     try:
         with kept() as changed:
             try:
-                mine.prepare(loaded, seed=0)
+                _prepare(mine, loaded)
             except TrainingProblem:
                 # No weights for a tiny model of random weights: none are expected.
                 mine = copied(policy.untrained())
-                mine.prepare(loaded, seed=0)
+                _prepare(mine, loaded)
     except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
         raise Mistake(f"prepare(model, seed=0) raised {problem!r} on a tiny Llama") from None
     return mine, place, changed
+
+
+def _prepare(policy: Policy, model: LoadedModel) -> None:
+    with noted(policy, "prepare"):
+        policy.prepare(model, seed=0)
 
 
 def cases_for(policy: Policy, **given: Any) -> SearchStrategy[Case]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from kvharness.discovery.code_digest import module_digest
+from kvharness.discovery.code_digest import code_digest
 from kvharness.errors import UsageProblem
 from kvharness.items.drawing import Drawing
 from kvharness.items.suites import SUITES
@@ -134,7 +134,7 @@ class Job:
             corpus=self.corpus.digest,
             sources=self.sources,
             tokens=tokens,
-            code=module_digest(code),
+            code=code_digest([code]),
             versions=self._versions(),
             parameters=dict(parameters),
             curves=tuple(dict(point) for point in curves),

@@ -20,7 +20,7 @@ import kvharness_policies
 from kvharness.cell import Cell
 from kvharness.contract import Contract
 from kvharness.discovery import registry
-from kvharness.discovery.code_digest import file_digest, module_digest, source_digest
+from kvharness.discovery.code_digest import code_digest, file_digest, source_digest
 from kvharness.discovery.spec import PolicySpec
 from kvharness.records.key import record_key, shared_key
 from tests.rewriting import rewritten
@@ -197,8 +197,13 @@ def test_no_module_is_imported(package: Path) -> None:
     assert "somepkg.near" not in sys.modules
 
 
-def test_the_digest_of_a_module_finds_its_distribution(package: Path) -> None:
-    assert module_digest("somepkg.main") == digests(package)["main"]
+def test_the_digest_of_code_has_neither_data_nor_versions(package: Path) -> None:
+    before = {name: code_digest([f"somepkg.{name}"]) for name in USES}
+    (package / "table.json").write_text("[1, 2]")
+    assert {name: code_digest([f"somepkg.{name}"]) for name in USES} == before
+    (package / "top.py").write_text("edited = 1\n")
+    changed = {name for name in USES if code_digest([f"somepkg.{name}"]) != before[name]}
+    assert changed == {name for name, uses in USES.items() if "top" in uses}
 
 
 # -- what it requires -----------------------------------------------------------------------------
@@ -309,7 +314,7 @@ POLICIES = Path(str(kvharness_policies.__file__)).parent
 def keys() -> dict[str, str]:
     """Of every policy, for a model and an item that are always the same."""
     known = registry.installed()
-    shared = shared_key({"digest": "0123"}, Contract(), generate="first", schema=1)
+    shared = shared_key({"digest": "0123"}, Contract(), generate="first", schema=1, engine=1)
     cell = Cell(suite="qa", policy="any", retention=Fraction(1, 4), seed=1)
     plain = [PolicySpec(name=name) for name, found in known.items() if not found.wraps]
     loaded = [registry.load(spec, known) for spec in (*plain, *PolicySpec.parse_list(WRAPPED))]

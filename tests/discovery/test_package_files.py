@@ -125,6 +125,17 @@ def test_an_editable_project_is_what_its_folder_holds(
     assert PackageFiles.of(given, ["pkg_a.policy"]) == found
 
 
+def test_kvharness_belongs_to_no_policy(home: Path, tmp_path: Path) -> None:
+    write(home, {**FILES, "kvharness/__init__.py": "", "kvharness/data.json": "{}"})
+    site = tmp_path / "site"
+    site.mkdir()
+    for given in (described(site, project=home), described(home, record=["kvharness/x.py"])):
+        found = PackageFiles.of(given, ["kvharness.engine.item_run", "pkg_a"])
+        assert not {name for name in found.modules if name.startswith("kvharness")}
+        assert not {name for name in found.data if name.startswith("kvharness")}
+    assert PackageFiles.of(None, ["kvharness"]) == PackageFiles()
+
+
 def test_packages_may_lie_in_a_folder_of_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:

@@ -100,6 +100,15 @@ def test_programs_that_differ(one: str, other: str) -> None:
     assert digest(one) != digest(other)
 
 
+def test_an_empty_text_in_an_f_string_is_nothing() -> None:
+    tree = ast.parse('x = f"{a}{b}"')
+    before = tree_digest(tree)
+    (text,) = (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr))
+    text.values.insert(1, ast.Constant(""))
+    assert tree_digest(tree) == before
+    assert digest('x = ""') != digest("x = None")
+
+
 @given(
     docstring=st.text(st.characters(codec="ascii", exclude_characters='"\\\0\r')),
     comment=st.text(st.characters(codec="utf-8", categories=("L", "N", "P"))),

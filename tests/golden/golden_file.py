@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvharness.discovery import registry
-from kvharness.discovery.code_digest import source_digest
+from kvharness.discovery.code_digest import code_digest
 from kvharness.discovery.spec import PolicySpec
+from kvharness.records import engine_version
 from kvharness.records.engine_version import ENGINE_VERSION
 from tests.golden.observed import TIES, observed, scenes
 from tests.golden.replies import generated, scored
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Entries = dict[str, dict[str, Any]]
 FILE = Path(__file__).with_name("engine.json")
+NUMBER = Path(engine_version.__file__).relative_to(Path(__file__).parents[2])
 COMMAND = "python -m tests.golden"
 #: Numbers of answers, relative: 3e-7 were measured between AVX2 and no vector units, and a sum of
 #: another order is no other behaviour.
@@ -160,7 +162,7 @@ def _code(name: str) -> str:
         return ""
     (spec,) = PolicySpec.parse_list(text)
     known = registry.installed()
-    return source_digest({known[part.name].entry_point.module for part in spec.parts}, None)
+    return code_digest({known[part.name].entry_point.module for part in spec.parts})
 
 
 def advice(differences: Iterable[Difference], engine: int) -> str:
@@ -169,8 +171,8 @@ def advice(differences: Iterable[Difference], engine: int) -> str:
     for each in differences:
         found[each.cause].append(f"    {each.name}: {each.what}")
     raised = (
-        f"Otherwise raise ENGINE_VERSION in kvharness/records/engine_version.py to {engine + 1}, "
-        f"so that no record of another behaviour is reused, and run\n    {COMMAND}"
+        f"Otherwise raise ENGINE_VERSION in {NUMBER} to {engine + 1}, so that "
+        f"no record of another behaviour is reused, and run\n    {COMMAND}"
     )
     again = f"so no number is raised; run\n    {COMMAND}"
     told = {

@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 from kvharness import Protection
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
-from kvharness.records import key
-from kvharness.records.engine_version import ENGINE_VERSION
 from kvharness.records.key import record_key, shared_key
 
 if TYPE_CHECKING:
@@ -45,6 +43,7 @@ BASE: dict[str, Any] = {
     "contract": Contract(),
     "generate": "first",
     "schema": 1,
+    "engine": 1,
     "policy": POLICY,
     "cell": CELL,
     "item": ITEM,
@@ -52,9 +51,8 @@ BASE: dict[str, Any] = {
 
 
 def key_of(parts: dict[str, Any]) -> str:
-    shared = shared_key(
-        parts["model"], parts["contract"], generate=parts["generate"], schema=parts["schema"]
-    )
+    names = ("generate", "schema", "engine")
+    shared = shared_key(parts["model"], parts["contract"], **{name: parts[name] for name in names})
     return record_key(shared, parts["policy"], parts["cell"], parts["item"])
 
 
@@ -78,6 +76,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "question": changed("contract", lambda c: replace(c, question=QuestionMode.SEEN)),
     "generate": changed("generate", lambda _: "all"),
     "schema": changed("schema", lambda number: number + 1),
+    "engine": changed("engine", lambda number: number + 1),
     "suite": changed("cell", lambda cell: replace(cell, suite="needle")),
     "retention": changed("cell", lambda cell: replace(cell, retention=Fraction(1, 3))),
     "no retention": changed("cell", lambda cell: replace(cell, retention=None)),
@@ -139,14 +138,6 @@ def test_other_versions_have_other_keys(package: str, monkeypatch: pytest.Monkey
         lambda name: "999" if name == package else usual(name),
     )
     assert key_of(BASE) != before
-
-
-@given(number=st.integers(min_value=1).filter(lambda number: number != ENGINE_VERSION))
-def test_another_engine_version_has_another_key(number: int) -> None:
-    before = key_of(BASE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(key, "ENGINE_VERSION", number)
-        assert key_of(BASE) != before
 
 
 def test_a_key_is_the_same_in_another_process() -> None:

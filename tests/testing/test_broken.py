@@ -12,7 +12,7 @@ from kvharness.errors import PolicyProblem
 from kvharness.testing import CHECKS, Mistake, checks_for
 from kvharness.testing.case import Case
 from kvharness.testing.tensors import Shape
-from tests.testing.broken import engine, interface, purity, selection
+from tests.testing.broken import engine, interface, purity, selection, surroundings
 
 #: Of the checks that a broken policy passes.
 FEW = 8
@@ -187,6 +187,31 @@ BROKEN: list[tuple[Policy, str, str]] = [
         purity.MagnifiesRounding(),
         "query_chunks",
         r"when attention is added up \d+ queries at a time; .* do not magnify rounding",
+    ),
+    (
+        surroundings.ReadsAFile(),
+        "reads_are_in_the_key",
+        r"the policy reads the file '.*pyproject.toml', which no key covers, so records would",
+    ),
+    (
+        surroundings.ReadsItOnce(),
+        "reads_are_in_the_key",
+        r"the policy reads the file '.*pyproject.toml', which no key covers, so records would",
+    ),
+    (
+        surroundings.PreparesFromAFile(),
+        "reads_are_in_the_key",
+        r"prepare reads the file '.*pyproject.toml', .*; make it a parameter, put it into the pack",
+    ),
+    (
+        surroundings.AsksTheEnvironment(),
+        "reads_are_in_the_key",
+        r"the policy reads the environment variable A_POLICY_OF_THE_TESTS, which no key covers",
+    ),
+    (
+        surroundings.PreparesFromTheEnvironment(),
+        "reads_are_in_the_key",
+        r"prepare reads the environment variable A_POLICY_OF_THE_TESTS, which no key covers",
     ),
     (
         engine.IndexesByPosition(),

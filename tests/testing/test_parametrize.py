@@ -108,7 +108,7 @@ def run(pytester: pytest.Pytester, policies: str, expected: str) -> pytest.RunRe
 
 def test_a_run_tells_what_was_left_out_and_what_failed(pytester: pytest.Pytester) -> None:
     result = run(pytester, "[Zeros(), OneTooMany()]", "None")
-    result.assert_outcomes(passed=3, failed=1, deselected=32)
+    result.assert_outcomes(passed=3, failed=1, deselected=34)
     result.stdout.fnmatch_lines(
         [
             f"kvharness: {len(CHECKS)} checks, version {VERSION}",
@@ -120,14 +120,14 @@ def test_a_run_tells_what_was_left_out_and_what_failed(pytester: pytest.Pytester
 
 def test_an_expected_failure_that_passes_is_a_failure(pytester: pytest.Pytester) -> None:
     result = run(pytester, "[OneTooMany()]", "dict(exact_budget='x', nested_budgets='y')")
-    result.assert_outcomes(xfailed=1, failed=1, deselected=16)
+    result.assert_outcomes(xfailed=1, failed=1, deselected=17)
     result.stdout.fnmatch_lines(["[[]XPASS(strict)] y"])
 
 
 def test_the_route_without_code(pytester: pytest.Pytester) -> None:
     options = (*QUICK, "--pyargs", "kvharness.testing")
     result = pytester.runpytest_inprocess(*options, "--policy=snapkv", "-v")
-    result.assert_outcomes(passed=2, deselected=17)
+    result.assert_outcomes(passed=2, deselected=18)
     result.stdout.fnmatch_lines(["*::test_policy[[]snapkv-exact_budget] PASSED*"])
     assert "store" not in str(result.stdout)
     assert not (pytester.path / ".kvharness").exists()

@@ -1,0 +1,56 @@
+"""Policies that read what no key covers."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.testing.broken.interface import Zeros
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvharness import LoadedModel, View
+
+#: Of this project, and of no package.
+OUTSIDE = Path(__file__).parents[3] / "pyproject.toml"
+VARIABLE = "A_POLICY_OF_THE_TESTS"
+
+
+class ReadsAFile(Zeros):
+    def score(self, view: View) -> Tensor:
+        with OUTSIDE.open() as file:
+            assert file.readline()
+        return super().score(view)
+
+
+class ReadsItOnce(Zeros):
+    """What another check ran may have read it already."""
+
+    def score(self, view: View) -> Tensor:
+        assert _read_once()
+        return super().score(view)
+
+
+@cache
+def _read_once() -> str:
+    return OUTSIDE.read_text()
+
+
+class PreparesFromAFile(Zeros):
+    def prepare(self, model: LoadedModel, seed: int) -> None:
+        del model, seed
+        assert OUTSIDE.read_bytes()
+
+
+class AsksTheEnvironment(Zeros):
+    def score(self, view: View) -> Tensor:
+        return super().score(view) * float(os.environ.get(VARIABLE, "1"))
+
+
+class PreparesFromTheEnvironment(Zeros):
+    def prepare(self, model: LoadedModel, seed: int) -> None:
+        del model, seed
+        assert VARIABLE not in os.environ
