@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import UsageProblem
 
-DEFAULT_RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _RETENTION = re.compile(r"\d+(\.\d+)?|\.\d+|\d+[/_]\d+", re.ASCII)
 _LONGEST_RETENTION = 24
 #: Tokens of a block when the context is read in blocks, as in the papers that do.
@@ -75,27 +78,43 @@ class Protection:
         return Protection(sinks=sinks, recents=recents)
 
 
+#: Settings of the contract that are parts of its protection.
+_PROTECTED = ("sinks", "recents")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """Everything that must be equal for two cells to be comparable.
 
     ``context`` is the number of tokens in the cache before the question, template head
-    included: the ``n`` of every budget when the question is unseen.
+    included: the ``n`` of every budget when the question is unseen. ``others`` has the settings of
+    the contract, by name, that have no attribute of their own.
     """
 
     context: int = 1024
     protection: Protection = Protection()
     question: QuestionMode = QuestionMode.UNSEEN
     evict: EvictMode = EvictMode.PREFILL
+    others: tuple[tuple[str, object], ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Contract:
+        """From the value of each setting of the contract, by name."""
+        protection = Protection(sinks=values["sinks"], recents=values["recents"])
+        rest = {name: value for name, value in values.items() if name not in _PROTECTED}
+        own = {name: rest.pop(name) for name in cls.__slots__ if name in rest}
+        return cls(protection=protection, others=tuple(rest.items()), **own)
 
     def as_dict(self) -> dict[str, object]:
-        return {
-            "context": self.context,
-            "sinks": self.protection.sinks,
-            "recents": self.protection.recents,
-            "question": self.question.value,
-            "evict": self.evict.value,
-        }
+        """By the names of the settings: numbers and switches as they are, all else as text."""
+        found: dict[str, object] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, Protection):
+                found |= {part: getattr(value, part) for part in _PROTECTED}
+            else:
+                found |= dict(value) if name == "others" else {name: value}
+        return {name: each if isinstance(each, int) else str(each) for name, each in found.items()}
 
 
 def parse_retention(text: str) -> Fraction:

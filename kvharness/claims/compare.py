@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvharness.claims.claim import Unit
 from kvharness.claims.part import ALPHA, paired
+from kvharness.records.comparable import GROUND
 from kvharness.records.masks import read_mask, shared_entries
 from kvharness.statistics.multiple import holm
 
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
     from kvharness.statistics.region import Verdict
 
     Folders = tuple[Path, Path]
-
-_SETTINGS = (
-    "engine",
-    "torch",
-    "transformers",
-    "model",
-    "contract",
-    "generate",
-    "data",
-    "items",
-    "options",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +139,7 @@ def _shared(old: str, new: str, folders: Folders) -> float | None:
 def changed_settings(first: Header, second: Header) -> dict[str, tuple[str, str]]:
     """What two runs did not share, of all that changes an answer."""
     found = {}
-    for name in _SETTINGS:
+    for name in (*GROUND, "options"):
         one, other = (_flat(name, each.settings.get(name)) for each in (first, second))
         for key in dict.fromkeys([*one, *other]):
             if one.get(key) != other.get(key):

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 from kvharness.claims.claim import Claim, Unit
 from kvharness.claims.metric import METRICS
 from kvharness.claims.toml_table import Table, expected_one, shown
-from kvharness.contract import EvictMode, QuestionMode, parse_retention, retention_text
+from kvharness.contract import parse_retention, retention_text
 from kvharness.discovery.presses import misplaced
 from kvharness.discovery.resolve import misplaced_number
 from kvharness.discovery.spec import EVERY, PolicySpec
 from kvharness.errors import ClaimProblem, UsageProblem
 from kvharness.items.suites import SUITES
+from kvharness.settings.table import contract_settings
 from kvharness.statistics.method import Method
 from kvharness.statistics.region import Kind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from kvharness.settings.setting import Setting
 
 KEYS = (
     "id", "kind", "policy", "baseline", "suites", "retention", "metric", "margin", "unit",
@@ -31,14 +34,6 @@ KEYS = (
 _NEEDS_CONTROL = (Kind.NOT_BETTER, Kind.EQUIVALENT)
 _ID = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LARGEST_FILE = 2**20
-#: Whole numbers, or the texts that are allowed.
-_SETTINGS: dict[str, tuple[str, ...] | None] = {
-    "context": None,
-    "sinks": None,
-    "recents": None,
-    "question": tuple(mode.value for mode in QuestionMode),
-    "evict": tuple(mode.value for mode in EvictMode),
-}
 _VERDICTS = tuple(v.value for v in (Verdict.SUPPORTED, Verdict.REFUTED, Verdict.INCONCLUSIVE))
 
 
@@ -167,17 +162,25 @@ def _baseline_retention(table: Table) -> str | None:
 
 
 def _settings(table: Table) -> dict[str, str | int]:
-    found = table.mapping("settings")
+    found, known = table.mapping("settings"), contract_settings()
     for name, value in found.items():
-        if name not in _SETTINGS:
-            raise table.problem("settings", f"{shown(name)}: {expected_one(name, _SETTINGS)}")
-        allowed = _SETTINGS[name]
-        if allowed is None and (type(value) is not int or value < 0):
-            raise table.problem("settings", f"{name} = {shown(value)}: expected a whole number")
-        if allowed is not None and value not in allowed:
-            wanted = expected_one(value, allowed)
+        if name not in known:
+            raise table.problem("settings", f"{shown(name)}: {expected_one(name, known)}")
+        wanted = _expected(known[name], value)
+        if wanted:
             raise table.problem("settings", f"{name} = {shown(value)}: {wanted}")
     return dict(found)
+
+
+def _expected(setting: Setting[Any], value: object) -> str:
+    """What a setting of the contract may be, unless it is."""
+    if setting.choices:
+        return "" if value in setting.choices else expected_one(value, setting.choices)
+    if setting.switch:
+        return "" if isinstance(value, bool) else "expected true or false"
+    if not setting.is_number:
+        return "" if isinstance(value, str) else "expected text in quotes"
+    return "" if type(value) is int and value >= 0 else "expected a whole number"
 
 
 def _expect(table: Table) -> dict[str, Verdict]:

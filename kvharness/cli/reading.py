@@ -13,6 +13,7 @@ from kvharness.claims.toml_table import expected_one
 from kvharness.contract import EvictMode
 from kvharness.errors import UsageProblem
 from kvharness.records.comparable import EVICT, NOTHING, comparable
+from kvharness.settings.table import SettingTable
 
 if TYPE_CHECKING:
     import argparse
@@ -83,9 +84,9 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "store",
         type=Path,
         nargs="?",
-        default=Path(".kvharness"),
+        default=Path(SettingTable.store.default),
         metavar="STORE",
-        help="folder given to --kv-store (default: .kvharness)",
+        help=f"folder given to --kv-store (default: {SettingTable.store.default})",
     )
     parser.add_argument(
         "--evict",

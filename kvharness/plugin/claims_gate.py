@@ -15,7 +15,7 @@ from kvharness.discovery.presses import provided
 from kvharness.discovery.resolve import require
 from kvharness.errors import ClaimProblem, UsageProblem
 from kvharness.report import verdict_text
-from kvharness.run.settings import ClaimsMode
+from kvharness.settings.table import ClaimsMode
 from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:

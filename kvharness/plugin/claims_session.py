@@ -14,7 +14,8 @@ from kvharness.records.comparable import EVICT, comparable
 from kvharness.records.store import Store
 from kvharness.report import verdict_text
 from kvharness.report.github import append_summary
-from kvharness.run.settings import ClaimsMode
+from kvharness.run.settings import contract_of
+from kvharness.settings.table import ClaimsMode, SettingTable
 from kvharness.statistics.region import Verdict
 
 if TYPE_CHECKING:
@@ -73,14 +74,14 @@ class Judging:
     def _recorded(self) -> Evidence | None:
         """Earlier records of this model and contract tell the spread of differences."""
         try:
-            mode = {EVICT: self.settings.contract.evict.value}
+            mode = {EVICT: self.settings.evict.value}
             stored, *_ = comparable(self.settings.store, demanded=mode)
         except StoreProblem:
             return None
         evidence = Evidence.of(stored)
         names = {self.settings.model, Path(self.settings.model).name}
-        same = evidence.contract == self.settings.contract.as_dict() and evidence.model in names
-        return evidence if same else None
+        same = contract_of(evidence.contract) == self.settings.contract
+        return evidence if same and evidence.model in names else None
 
     def judge(
         self, session: pytest.Session, cells: Mapping[Group, Sequence[Cell]], keys: set[str]
@@ -113,7 +114,8 @@ class Judging:
     def _options(self, given: Mapping[str, str]) -> dict[str, str]:
         """What a run is to be given again."""
         strict = self.gate.mode is ClaimsMode.STRICT
-        return {**given, **({"--kv-claims": ClaimsMode.STRICT.value} if strict else {})}
+        flag = SettingTable.claims.flag
+        return {**given, **({flag: ClaimsMode.STRICT.value} if strict else {})}
 
     def summary(self) -> Iterator[str]:
         """The table of verdicts at the end."""

@@ -11,23 +11,16 @@ from kvharness.cell import Cell, anchors_first
 from kvharness.claims.claim import Column
 from kvharness.claims.evidence import runs_of
 from kvharness.claims.plan import ReplayPlan
-from kvharness.contract import (
-    Anchor,
-    Contract,
-    EvictMode,
-    Protection,
-    QuestionMode,
-    retention_from_text,
-    retention_text,
-)
+from kvharness.contract import Anchor, retention_from_text, retention_text
 from kvharness.errors import StoreProblem
 from kvharness.records.comparable import comparable
+from kvharness.run.settings import contract_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
-    from typing import Any
 
+    from kvharness.contract import Contract
     from kvharness.records.record import Record
     from kvharness.records.store import Stored
     from kvharness.run.settings import Settings
@@ -79,7 +72,7 @@ class Replay:
         }
         most = settings.seeds if settings.seeds_given else sys.maxsize
         return cls(
-            contract=_contract(newest.settings["contract"]),
+            contract=contract_of(newest.settings["contract"]),
             model=newest.settings["model"]["name"],
             items=newest.settings["items"],
             runs={policy: min(seeds, most) for policy, (seeds, _) in runs.items()},
@@ -166,12 +159,3 @@ def _cell(record: Record) -> Cell:
 
 def _place(cell: Cell) -> tuple[str, Column]:
     return cell.suite, Column(cell.policy, cell.retention_text)
-
-
-def _contract(given: Mapping[str, Any]) -> Contract:
-    return Contract(
-        context=given["context"],
-        protection=Protection(sinks=given["sinks"], recents=given["recents"]),
-        question=QuestionMode(given["question"]),
-        evict=EvictMode(given["evict"]),
-    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvharness.contract import EvictMode
 from kvharness.errors import StoreProblem
 from kvharness.records.store import Store
+from kvharness.settings.setting import Reach
+from kvharness.settings.table import SettingTable, by_flag, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from typing import Any
 
     from kvharness.records.header import Header
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-EVICT = "--kv-evict"
+EVICT = SettingTable.evict.flag
+#: What records of one table share, and two stores are compared by, as headers have it. The number
+#: of items is among them, since it changes how the items of a seed are drawn.
+GROUND = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
 
 
 def newest_records(
@@ -86,7 +91,8 @@ def comparable(
 
 
 def _preferred(stored: list[Stored]) -> list[Stored]:
-    found = [each for each in stored if _setting(each.header.settings, EVICT) == EvictMode.PREFILL]
+    evict = SettingTable.evict
+    found = [each for each in stored if evict.stored(each.header.settings) == EvictMode.PREFILL]
     return found or stored
 
 
@@ -104,15 +110,13 @@ def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path
 
 
 def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
-    found = _setting(settings, flag)
-    # Records name a model that is a folder by the folder's name.
-    folder = flag == "--kv-model" and found == Path(value).name and Path(value).is_dir()
-    return found == value or folder
+    setting = by_flag()[flag]
+    return setting.agrees(setting.stored(settings), value)
 
 
 def _differing(settings: Mapping[str, Any], demanded: Mapping[str, str]) -> str:
     flags = [flag for flag, value in demanded.items() if not _is_of(settings, flag, value)]
-    return _said({flag: _setting(settings, flag) for flag in flags})
+    return _said({flag: by_flag()[flag].stored(settings) for flag in flags})
 
 
 def _said(settings: Mapping[str, str]) -> str:
@@ -123,29 +127,13 @@ def _said(settings: Mapping[str, str]) -> str:
     return " ".join(f"{word} {flags}" for word, flags in said if flags)
 
 
-def _setting(settings: Mapping[str, Any], flag: str) -> str:
-    """What a run was given as an option, as text."""
-    name = flag.removeprefix("--kv-")
-    if name in {"items", "generate"}:
-        return str(settings[name])
-    if name == "model":
-        return str(settings["model"]["name"])
-    if name in {"dtype", "device", "threads"}:
-        return str(settings["model"].get(name, ""))
-    if name == "haystack":
-        return str(settings.get("options", {}).get(flag, ""))
-    return str(settings["contract"][name])
-
-
 def _version(stored: Stored) -> object:
     """The code and parameters of the policy that a record is of."""
     return stored.header.settings["policies"].get(stored.record.policy)
 
 
 def _shared(settings: dict[str, Any]) -> str:
-    # The number of items is among them, since it changes how the items of a seed are drawn.
-    names = ("engine", "torch", "transformers", "model", "contract", "generate", "data", "items")
-    # Items are drawn from a haystack, under the same names as without one.
-    haystack = settings.get("options", {}).get("--kv-haystack")
-    shared = [*(settings.get(name) for name in names), haystack]
-    return json.dumps(shared, sort_keys=True, default=str)
+    shared = [settings.get(name) for name in GROUND]
+    # Of the others only the options tell: from a haystack, items of the same names are drawn.
+    others = [each.stored(settings) for each in settings_of(Reach.ANSWER) if not each.place]
+    return json.dumps([*shared, *others], sort_keys=True, default=str)

@@ -10,11 +10,12 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from kvharness.contract import EvictMode, QuestionMode
-from kvharness.errors import StoreProblem
+from kvharness.errors import StoreProblem, UsageProblem
 from kvharness.records.header import Header
 from kvharness.records.record import Held, QuestionRecord, Record, Seconds
 from kvharness.records.validation import (
+    MismatchError,
+    Parser,
     at,
     count,
     integer,
@@ -27,11 +28,16 @@ from kvharness.records.validation import (
     plain,
     retention,
     several,
+    switch,
     table,
     text,
 )
+from kvharness.settings.setting import Setting, as_text
+from kvharness.settings.table import contract_settings
 
 SCHEMA = 1
+#: Of the contract, in every header of this schema; others came later.
+_FIRST = ("context", "sinks", "recents", "question", "evict")
 #: What the functions here raise; RecursionError for values nested by the hundred.
 INVALID = (ValueError, RecursionError)
 _MODEL = ("digest", "note", "dtype", "device", "kernel", "threads", "template")
@@ -98,20 +104,40 @@ def _decode(kind: str, line: bytes) -> dict[str, Any]:
     return values
 
 
-_CONTRACT = known(
-    {
-        "context": count,
-        "sinks": count,
-        "recents": count,
-        "question": one_of(*QuestionMode),
-        "evict": one_of(*EvictMode),
-    },
-    {},
-)
+def _contract(value: Any) -> dict[str, Any]:
+    parsers = {name: _of_setting(each) for name, each in contract_settings().items()}
+    later = {name: parser for name, parser in parsers.items() if name not in _FIRST}
+    found: dict[str, Any] = known({name: parsers[name] for name in _FIRST}, later)(value)
+    return found
+
+
+def _of_setting(setting: Setting[Any]) -> Parser:
+    """Of a contract's value: as plain as the setting's, and one that could be given."""
+    kind = _plain(setting)
+
+    def parse(value: Any) -> Any:
+        found = kind(value)
+        try:
+            setting.read_text(as_text(found))
+        except UsageProblem as problem:
+            raise MismatchError(str(problem)) from None
+        return found
+
+    return parse
+
+
+def _plain(setting: Setting[Any]) -> Parser:
+    if setting.choices:
+        return one_of(*setting.choices)
+    if setting.switch:
+        return switch
+    return count if setting.is_number else text
+
+
 SETTINGS = known(
     {
         "model": known({"name": text}, dict.fromkeys(_MODEL, text)),
-        "contract": _CONTRACT,
+        "contract": _contract,
         "seeds": _size,
         "items": _size,
         "data": mapping(text),

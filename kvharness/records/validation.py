@@ -68,6 +68,12 @@ def count(value: Any) -> int:
     return integer(value, least=0)
 
 
+def switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise mismatch("true or false", value)
+    return value
+
+
 def retention(value: Any) -> str:
     if not _is_retention(text(value)):
         raise mismatch("a retention such as '0.25' or '1_3'", value)

@@ -10,15 +10,14 @@ from kvharness._messages import typed
 from kvharness.claims.find import PACKAGE, found_unasked, suites_folder
 from kvharness.items.suites import SUITES, is_default
 from kvharness.records.packing import is_packed
-from kvharness.run.options import OPTIONS
+from kvharness.settings.setting import as_text
+from kvharness.settings.table import SettingTable, by_flag, contract_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from kvharness.claims.claim import Claim
     from kvharness.claims.evidence import Evidence
-
-_DEFAULTS = {option.flag: option.default for option in OPTIONS}
 
 
 def judging(claim: Claim, evidence: Evidence) -> str:
@@ -55,25 +54,36 @@ def _line(*words: str) -> str:
 
 
 def _options(claim: Claim, evidence: Evidence) -> Iterator[str]:
-    seeds, items = evidence.drawn(claim.policies[0].slug)
-    given: Mapping[str, object] = {
-        "--kv-model": evidence.model,
-        **({"--kv-seeds": seeds, "--kv-items": items} if seeds else {}),
-        **{f"--kv-{name}": value for name, value in evidence.contract.items()},
-        "--kv-evict": claim.evict,
-        **evidence.options,
-    }
-    for flag, value in given.items():
+    known = by_flag()
+    for flag, text in _given(claim, evidence).items():
         # A store of a later version may name options that there are not here.
-        if str(value) != _DEFAULTS.get(flag, str(value)):
-            yield f"{flag}={value}"
+        if flag in known and text != known[flag].default:
+            yield known[flag].word(text)
     for suite, source in evidence.data.items():
         if suite in claim.suites:
-            yield f"--kv-data={suite}={source}"
-    if evidence.place not in {"", _DEFAULTS["--kv-store"]} and not is_packed(Path(evidence.place)):
-        yield f"--kv-store={evidence.place}"
+            yield SettingTable.data.word(f"{suite}={source}")
+    store = SettingTable.store
+    if evidence.place not in {"", store.default} and not is_packed(Path(evidence.place)):
+        yield store.word(evidence.place)
     if not found_unasked(claim.origin):
-        yield f"--kv-claims-file={claim.origin}"
+        yield SettingTable.claims_files.word(claim.origin)
+
+
+def _given(claim: Claim, evidence: Evidence) -> dict[str, str]:
+    """What the evidence was measured with, by flag."""
+    seeds, items = evidence.drawn(claim.policies[0].slug)
+    size = {SettingTable.seeds.flag: str(seeds), SettingTable.items.flag: str(items)}
+    return {
+        SettingTable.model.flag: evidence.model,
+        **(size if seeds else {}),
+        **{
+            each.flag: as_text(evidence.contract[name])
+            for name, each in contract_settings().items()
+            if name in evidence.contract
+        },
+        SettingTable.evict.flag: claim.evict,
+        **evidence.options,
+    }
 
 
 def _suites(claim: Claim) -> Iterator[str]:
@@ -81,7 +91,7 @@ def _suites(claim: Claim) -> Iterator[str]:
     every = set(filter(is_default, SUITES))
     asked = {name for name in claim.suites if not SUITES[name].alone}
     if any(SUITES[name].hard for name in asked):
-        yield "--kv-hard"
+        yield SettingTable.hard.flag
     elif not asked or asked >= every:
         return
     yield "-k"

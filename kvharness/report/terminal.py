@@ -13,6 +13,7 @@ from tabulate import tabulate
 from kvharness.cell import anchors_first
 from kvharness.contract import FIXED_ANCHORS, Anchor, retention_from_text
 from kvharness.items.suites import is_solvable
+from kvharness.settings.table import contract_settings
 from kvharness.statistics.mean import PlusMinus, plus_minus
 
 if TYPE_CHECKING:
@@ -59,13 +60,10 @@ def _provenance(headers: Sequence[Header]) -> Iterator[str]:
 
 
 def _describe(settings: dict[str, Any]) -> str:
-    model, contract = settings["model"], settings["contract"]
+    model = settings["model"]
+    contract = (each.phrase(each.stored(settings)) for each in contract_settings().values())
     weights = f"{model['name']} ({model['note']})" if model.get("note") else model["name"]
-    return (
-        f"model {weights}, {model.get('dtype')} on {model.get('device')}; "
-        f"context {contract['context']}, sinks {contract['sinks']}, recents "
-        f"{contract['recents']}, question {contract['question']}, evict {contract['evict']}"
-    )
+    return f"model {weights}, {model.get('dtype')} on {model.get('device')}; {', '.join(contract)}"
 
 
 def _table(title: str, records: Sequence[Record], show: Callable[[Sequence[Record]], str]) -> str:

@@ -105,19 +105,22 @@ class Runner:
         settings = self.settings
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.dtype, device)
-        return shared_key(
-            identity(
-                self.source,
-                self.supply.encoder,
-                device=device.type,
-                dtype=dtype,
-                threads=settings.threads,
-            ),
+        model = identity(
+            self.source,
+            self.supply.encoder,
+            device=device.type,
+            dtype=dtype,
+            threads=settings.threads,
+        )
+        shared = shared_key(
+            model,
             settings.contract,
             generate=settings.generate,
             schema=SCHEMA,
             engine=ENGINE_VERSION,
         )
+        options = settings.keyed()
+        return {**shared, **({"options": options} if options else {})}
 
     def _header(self) -> Header:
         settings = self.settings

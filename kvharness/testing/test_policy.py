@@ -11,21 +11,22 @@ from kvharness.discovery.presses import is_press
 from kvharness.discovery.resolve import resolve
 from kvharness.errors import KvharnessError, UsageProblem
 from kvharness.plugin.names import PROBLEM
-from kvharness.run.options import OPTIONS, raw_value
+from kvharness.run.options import given_texts
+from kvharness.settings.table import SettingTable
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.parametrize import note_left_out, parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kvharness.policy.interface import Policy
     from kvharness.testing.catalogue import Check
-
-_POLICY = next(option for option in OPTIONS if option.flag == "--policy")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     named: dict[str, Policy] = {}
     try:
-        named = _policies(raw_value(metafunc.config, _POLICY) or [])
+        named = _policies(given_texts(metafunc.config, SettingTable.policies))
     except KvharnessError as error:
         # Raised here, it would be a collection error with a traceback through pytest.
         metafunc.config.stash[PROBLEM] = pytest.UsageError(str(error))
@@ -35,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("policy", "check"), parameters(named, {}))
 
 
-def _policies(texts: list[str]) -> dict[str, Policy]:
+def _policies(texts: Sequence[str]) -> dict[str, Policy]:
     known = registry.installed()
     specs = resolve(texts, known)
     for spec in filter(is_press, specs):

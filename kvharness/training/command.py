@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kvharness.errors import UsageProblem
+from kvharness.settings.table import SettingTable
 from kvharness.training.offered import TRAINERS, add_choice, load, own_parser
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def run(given: argparse.Namespace) -> int:
     parser = own_parser("train", given.policy, trainer)
     add_source(parser, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where weights go")
-    parser.add_argument("--kv-seeds", default="5", metavar="N", help="seeds 0 .. N-1 (default: 5)")
+    seeds = SettingTable.seeds
+    told = f"seeds 0 .. N-1 (default: {seeds.default})"
+    parser.add_argument(seeds.flag, default=seeds.default, metavar=seeds.metavar, help=told)
     trainer.add(parser)
     options = parser.parse_args(given.rest)
     trainer.train(open_job(given.policy, options, seeds=_seeds(options.kv_seeds)))
@@ -44,8 +47,10 @@ def add_source(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="training text, repeatable: a .txt file, a folder of them, a .jsonl or .parquet file "
         "or a Hub data set with a field 'text'",
     )
-    parser.add_argument("--kv-model", default="smollm2-135m", metavar="MODEL", help="as in a run")
-    parser.add_argument("--kv-device", default="auto", metavar="DEVICE", help="as in a run")
+    for each in (SettingTable.model, SettingTable.device):
+        parser.add_argument(
+            each.flag, default=each.default, metavar=each.metavar, help="as in a run"
+        )
 
 
 def open_job(policy: str, options: argparse.Namespace, *, seeds: tuple[int, ...]) -> Job:

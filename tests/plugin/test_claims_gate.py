@@ -12,7 +12,7 @@ from kvharness.discovery import presses
 from kvharness.discovery.registry import installed
 from kvharness.errors import ClaimProblem
 from kvharness.plugin.claims_gate import Gate, status
-from kvharness.run.settings import ClaimsMode
+from kvharness.settings.table import ClaimsMode
 from kvharness.statistics.region import Verdict
 from tests.claims.conftest import Made, claim, pair, spread
 from tests.run.test_settings import settings

@@ -11,7 +11,7 @@ from kvharness.contract import retention_from_text
 from kvharness.plugin.claims_gate import Gate
 from kvharness.plugin.claims_session import Judging
 from kvharness.plugin.replay import Replay
-from kvharness.run.settings import ClaimsMode, Settings
+from kvharness.settings.table import ClaimsMode
 from kvharness.statistics.region import Verdict
 from tests.claims.conftest import CONTRACT, Made, claim, pair, spread
 from tests.run.test_settings import settings as settings_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from kvharness.cell import Group
     from kvharness.claims.claim import Claim
+    from kvharness.run.settings import Settings
 
 IDS = [
     f"suites/test_qa.py::test_qa[{policy}-r0.25-s{seed}]"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kvharness.run.options import OPTIONS
+from kvharness.settings.table import settings_of
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Lab
@@ -105,9 +105,9 @@ def test_its_markers_and_options_are_documented(pytester: pytest.Pytester) -> No
     result.stdout.fnmatch_lines(["@pytest.mark.kv_suite(name): *", "@pytest.mark.kv_speed: *"])
     result = pytester.runpytest_inprocess("--help")
     result.stdout.fnmatch_lines(["KV-cache compression benchmarks (kvharness):"])
-    for option in OPTIONS:
-        result.stdout.fnmatch_lines([f"  {option.flag}*"])
-        result.stdout.fnmatch_lines([f"  {option.name} (*"])
+    for setting in settings_of():
+        result.stdout.fnmatch_lines([f"  {setting.flag}*"])
+        result.stdout.fnmatch_lines([f"  {setting.name} (*"])
 
 
 def test_ini_values_in_a_project_leave_its_other_tests_alone(strangers: pytest.Pytester) -> None:

@@ -74,6 +74,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
         "contract", lambda c: replace(c, protection=replace(c.protection, recents=5))
     ),
     "question": changed("contract", lambda c: replace(c, question=QuestionMode.SEEN)),
+    "another setting": changed("contract", lambda c: replace(c, others=(("fold", 3),))),
     "generate": changed("generate", lambda _: "all"),
     "schema": changed("schema", lambda number: number + 1),
     "engine": changed("engine", lambda number: number + 1),
@@ -116,9 +117,10 @@ def test_the_order_of_a_mapping_does_not_matter(data: st.DataObject) -> None:
 
 
 def test_every_part_of_a_contract_is_in_the_key() -> None:
-    names = {field.name for field in fields(Contract)} - {"protection"}
+    names = {field.name for field in fields(Contract)} - {"protection", "others"}
     names |= {field.name for field in fields(Protection)}
     assert set(Contract().as_dict()) == names
+    assert set(Contract(others=(("fold", 3),)).as_dict()) == names | {"fold"}
 
 
 def test_the_policys_name_as_a_column_is_not_an_ingredient() -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness.run.options import OPTIONS, Option, given, raw_value
+from kvharness.run.options import given, given_texts
+from kvharness.settings.table import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BY_NAME = {option.name: option for option in OPTIONS}
+BY_NAME = {setting.name: setting for setting in settings_of()}
 
 
 @pytest.fixture
@@ -24,38 +25,24 @@ def parse(pytester: pytest.Pytester) -> Callable[..., pytest.Config]:
     return config
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.flag)
-def test_flags_and_help_follow_the_house_rules(option: Option) -> None:
-    assert option.flag.startswith("--kv-") or option.flag in {"--policy", "--retention"}
-    assert option.name == option.flag.lstrip("-").replace("-", "_")
-    assert option.help[0].isupper()
-    assert not option.help.endswith(".")
-    assert not option.choices or option.default in option.choices
-    assert not (option.many and option.switch)
-
-
-def test_flags_are_unique() -> None:
-    assert len(BY_NAME) == len(OPTIONS)
-
-
 def test_nothing_is_given_by_default(parse: Callable[..., pytest.Config]) -> None:
     config = parse()
     assert not given(config)
-    assert [raw_value(config, option) for option in OPTIONS] == [None] * len(OPTIONS)
+    assert not any(given_texts(config, setting) for setting in settings_of())
 
 
 @pytest.mark.parametrize(
     ("arguments", "ini", "name", "expected"),
     [
-        (["--kv-seeds=3"], {}, "kv_seeds", "3"),
-        ([], {"kv_seeds": "4"}, "kv_seeds", "4"),
-        (["--kv-seeds=3"], {"kv_seeds": "4"}, "kv_seeds", "3"),
-        (["--policy=a,b", "--policy=c"], {"policy": "d"}, "policy", ["a,b", "c"]),
-        ([], {"policy": "a 'b(c=1, d=2)'"}, "policy", ["a", "b(c=1, d=2)"]),
-        (["--kv-hard"], {"kv_hard": "false"}, "kv_hard", True),
-        ([], {"kv_hard": "yes"}, "kv_hard", True),
-        ([], {"kv_hard": "no"}, "kv_hard", None),
-        (["--retention="], {}, "retention", [""]),
+        (["--kv-seeds=3"], {}, "kv_seeds", ("3",)),
+        ([], {"kv_seeds": "4"}, "kv_seeds", ("4",)),
+        (["--kv-seeds=3"], {"kv_seeds": "4"}, "kv_seeds", ("3",)),
+        (["--policy=a,b", "--policy=c"], {"policy": "d"}, "policy", ("a,b", "c")),
+        ([], {"policy": "a 'b(c=1, d=2)'"}, "policy", ("a", "b(c=1, d=2)")),
+        (["--kv-hard"], {"kv_hard": "false"}, "kv_hard", ("true",)),
+        ([], {"kv_hard": "yes"}, "kv_hard", ("true",)),
+        ([], {"kv_hard": "no"}, "kv_hard", ()),
+        (["--retention="], {}, "retention", ("",)),
     ],
 )
 def test_the_command_line_comes_before_the_ini_file(
@@ -63,9 +50,9 @@ def test_the_command_line_comes_before_the_ini_file(
     arguments: list[str],
     ini: dict[str, str],
     name: str,
-    expected: object,
+    expected: tuple[str, ...],
 ) -> None:
-    assert raw_value(parse(*arguments, **ini), BY_NAME[name]) == expected
+    assert given_texts(parse(*arguments, **ini), BY_NAME[name]) == expected
 
 
 def test_only_the_command_line_asks_for_a_run(parse: Callable[..., pytest.Config]) -> None:
@@ -82,7 +69,7 @@ def test_values_are_builtins_for_xdist_to_send(parse: Callable[..., pytest.Confi
             return all(plain(each) for each in value)
         return type(value) in {str, bool, type(None)}
 
-    assert all(plain(config.getoption(option.name)) for option in OPTIONS)
+    assert all(plain(config.getoption(setting.name)) for setting in settings_of())
 
 
 def test_a_choice_is_checked_where_it_is_read(parse: Callable[..., pytest.Config]) -> None:
@@ -93,9 +80,5 @@ def test_a_choice_is_checked_where_it_is_read(parse: Callable[..., pytest.Config
 def test_importing_the_options_imports_next_to_nothing() -> None:
     code = "import sys, kvharness.run.options; print(*sorted(m for m in sys.modules if 'kv' in m))"
     shown = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert shown.split() == [
-        "kvharness",
-        "kvharness._lazy",
-        "kvharness.run",
-        "kvharness.run.options",
-    ]
+    own = ["run", "run.options", "settings", "settings.setting", "settings.table"]
+    assert shown.split() == ["kvharness", *(f"kvharness.{name}" for name in own)]

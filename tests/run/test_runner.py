@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from kvharness.cell import Cell, Group, cells_of
-from kvharness.contract import Contract
 from kvharness.discovery import registry
 from kvharness.discovery.loaded import LoadedPolicy
 from kvharness.discovery.spec import PolicySpec
@@ -25,7 +23,7 @@ from kvharness.isolation.last_words import BlackBox
 from kvharness.policy.interface import FunctionPolicy, LoadedModel, Policy
 from kvharness.records.store import Store
 from kvharness.run.runner import Runner
-from kvharness.run.settings import ClaimsMode, Settings
+from tests.run.test_settings import settings as settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,29 +64,19 @@ def said() -> list[str]:
 
 @pytest.fixture
 def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
-    settings = Settings(
-        policies=SLUGS,
-        retentions=(Fraction(1, 4),),
-        given=frozenset({"retention", "kv_seeds"}),
-        seeds=1,
-        items=2,
-        contract=Contract(context=300),
-        model=str(tiny_model),
-        device="cpu",
-        dtype="float32",
-        threads=1,
-        generate="none",
-        data=(),
-        haystack=None,
-        hard=False,
-        store=tmp_path / "store",
-        fresh=False,
-        masks=False,
-        replay=None,
-        claims=ClaimsMode.OFF,
-        claims_files=(),
-        shard=(1, 1),
-    )
+    base = {
+        "policy": [",".join(SLUGS)],
+        "retention": ["0.25"],
+        "kv_seeds": "1",
+        "kv_items": "2",
+        "kv_context": "300",
+        "kv_model": str(tiny_model),
+        "kv_device": "cpu",
+        "kv_dtype": "float32",
+        "kv_generate": "none",
+        "kv_store": str(tmp_path / "store"),
+        "kv_claims": "off",
+    }
     known = registry.installed()
 
     def runner(
@@ -98,7 +86,7 @@ def start(tmp_path: Path, tiny_model: Path, said: list[str]) -> Start:
     ) -> Runner:
         policies = {slug: registry.load(PolicySpec(name=slug), known) for slug in SLUGS}
         policies |= {slug: loaded(slug, policy) for slug, policy in (more or {}).items()}
-        return Runner(replace(settings, **(changes or {})), policies, say=said.append)  # type: ignore[arg-type]
+        return Runner(settings_of({**base, **(changes or {})}), policies, say=said.append)
 
     return runner
 
@@ -150,12 +138,12 @@ def test_only_missing_records_are_computed_and_items_keep_their_order(
 
 def test_fresh_reuses_nothing(start: Start) -> None:
     run(start(), "full")
-    assert run(start(changes={"fresh": True}), "full").computed == 2
+    assert run(start(changes={"kv_fresh": True}), "full").computed == 2
 
 
 def test_a_record_does_not_depend_on_what_runs_beside_it(start: Start) -> None:
-    together = run(start(changes={"fresh": True})).records["snapkv-r0.25-s0"]
-    alone = run(start(changes={"fresh": True}), "snapkv").records["snapkv-r0.25-s0"]
+    together = run(start(changes={"kv_fresh": True})).records["snapkv-r0.25-s0"]
+    alone = run(start(changes={"kv_fresh": True}), "snapkv").records["snapkv-r0.25-s0"]
     for one, other in zip(together, alone, strict=True):
         assert (one.key, one.mask_digest, one.kept) == (other.key, other.mask_digest, other.kept)
         assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
@@ -228,8 +216,7 @@ def test_a_seed_without_weights_is_left_out_alone(start: Start, named: tuple[str
         Cell(suite="needle", policy=policy, retention=Fraction(1, 4), seed=1)
         for policy in ("learned", "snapkv")
     ]
-    runner = start(more={"learned": Learned("abc")})
-    runner.settings = replace(runner.settings, policies=named)
+    runner = start(more={"learned": Learned("abc")}, changes={"policy": [*named]})
     outcome = runner.run(group, cells)
     told = {"learned-r0.25-s1": "policy 'learned': no weights of seed 1 for tiny"}
     assert (outcome.failures, outcome.untrained) == ((told, {}) if named else ({}, told))
@@ -296,10 +283,10 @@ def test_what_can_run_passes_its_check_and_leaves_nothing(start: Start, tmp_path
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"contract": Contract(context=2049)}, UsageProblem, "made for at most 2048 tokens"),
-        ({"device": "cuda:99"}, UsageProblem, "torch sees "),
-        ({"device": "toaster"}, UsageProblem, "expected auto, cpu, cuda or cuda:N"),
-        ({"model": "."}, ModelProblem, "holds no config.json"),
+        ({"kv_context": "2049"}, UsageProblem, "made for at most 2048 tokens"),
+        ({"kv_device": "cuda:99"}, UsageProblem, "torch sees "),
+        ({"kv_device": "toaster"}, UsageProblem, "expected auto, cpu, cuda or cuda:N"),
+        ({"kv_model": "."}, ModelProblem, "holds no config.json"),
     ],
     ids=str,
 )
@@ -315,11 +302,11 @@ def test_an_unwritable_store_is_found_before_anything_is_computed(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreProblem, match="cannot write to the store"):
-        start(changes={"store": tmp_path / "file" / "store"}).check()
+        start(changes={"kv_store": str(tmp_path / "file" / "store")}).check()
 
 
 def test_a_context_whose_question_does_not_fit_is_refused(start: Start) -> None:
-    runner = start(changes={"contract": Contract(context=2040)})
+    runner = start(changes={"kv_context": "2040"})
     runner.check()
     message = r"--kv-context 2040 and up to \d+ tokens of question and answer: tiny was made for"
     with pytest.raises(UsageProblem, match=message):

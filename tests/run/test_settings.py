@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvharness.contract import DEFAULT_RETENTIONS, budget_of
+from kvharness.contract import Contract, Protection, QuestionMode, budget_of
 from kvharness.errors import UsageProblem
-from kvharness.run.options import OPTIONS
-from kvharness.run.settings import Settings
+from kvharness.run.settings import Settings, contract_of
+from kvharness.settings.table import settings_of
 
 ROOT, HERE = Path("/root-of-tests"), Path("/where-pytest-was-started")
 TEXTS = st.one_of(
@@ -24,14 +24,14 @@ TEXTS = st.one_of(
 )
 
 
-def values(option: Any) -> st.SearchStrategy[Any]:
-    if option.switch:
+def values(setting: Any) -> st.SearchStrategy[Any]:
+    if setting.switch:
         return st.booleans()
-    text = st.one_of(TEXTS, st.sampled_from(option.choices or [option.default]))
-    return st.lists(text, max_size=3) if option.many else text
+    text = st.one_of(TEXTS, st.sampled_from(setting.choices or [setting.default]))
+    return st.lists(text, max_size=3) if setting.many else text
 
 
-RAW = st.fixed_dictionaries({}, optional={option.name: values(option) for option in OPTIONS})
+RAW = st.fixed_dictionaries({}, optional={each.name: values(each) for each in settings_of()})
 
 
 def settings(raw: dict[str, Any] | None = None, **more: Any) -> Settings:
@@ -64,7 +64,7 @@ def test_options_are_those_that_differ_from_the_defaults(monkeypatch: pytest.Mon
 
 def test_defaults() -> None:
     made = settings()
-    assert made.retentions == tuple(Fraction(text) for text in DEFAULT_RETENTIONS)
+    assert made.retentions == tuple(map(Fraction, ("0.1", "0.25", "0.5", "0.75")))
     assert (made.seeds, made.items, made.contract.context) == (5, 12, 1024)
     assert made.contract.as_dict() == {
         "context": 1024,
@@ -81,8 +81,16 @@ def test_defaults() -> None:
     assert (made.hard, made.fresh, made.data, made.haystack) == (False, False, (), None)
 
 
+def test_the_contract_of_a_header_is_read_back() -> None:
+    contract = Contract(
+        context=400, protection=Protection(sinks=3, recents=5), question=QuestionMode.SEEN
+    )
+    assert contract_of({**contract.as_dict(), "later": 1}) == contract
+    assert contract_of({}) == Contract() == settings().contract, "the defaults are told once each"
+
+
 def test_what_is_given_is_told_from_the_default_of_the_same_value() -> None:
-    made = settings(retention=list(DEFAULT_RETENTIONS), kv_seeds="5")
+    made = settings(retention=["0.1,0.25,0.5,0.75"], kv_seeds="5")
     assert (made.retentions_given, made.seeds_given) == (True, True)
 
 

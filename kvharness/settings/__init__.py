@@ -1,0 +1,1 @@
+"""What can be set, each by one entry of a table."""
