@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvharness._messages import typed
 from kvharness.claims.evidence import Evidence
-from kvharness.claims.plan import plan_of
-from kvharness.errors import StoreProblem
 from kvharness.plugin.cell_ids import cells_of_ids, test_of
-from kvharness.records.comparable import EVICT, comparable
 from kvharness.records.store import Store
 from kvharness.report import verdict_text
 from kvharness.report.github import append_summary
-from kvharness.run.settings import contract_of
 from kvharness.settings.table import ClaimsMode, SettingTable
 from kvharness.statistics.region import Verdict
 
@@ -23,11 +18,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from kvharness.cell import Cell, Group
     from kvharness.claims.judgement import Judgement
-    from kvharness.claims.plan import Plan
     from kvharness.plugin.claims_gate import Gate
-    from kvharness.plugin.replay import Replay
+    from kvharness.plugin.record_source import Cells, RecordSource
     from kvharness.run.settings import Settings
 
 
@@ -37,15 +30,15 @@ class Judging:
     Args:
         gate: the claims of the run.
         settings: of the run.
-        replay: what is there where nothing is run.
+        source: of the records.
     """
 
-    def __init__(self, gate: Gate, settings: Settings, replay: Replay | None = None) -> None:
+    def __init__(self, gate: Gate, settings: Settings, source: RecordSource) -> None:
         self.gate = gate
         self.settings = settings
         self.judgements: list[Judgement] = []
         self.evidence: Evidence | None = None
-        self._replay = replay
+        self._source = source
         self._ids: Sequence[str] = ()
         self._suites: dict[str, str] = {}
 
@@ -62,30 +55,11 @@ class Judging:
     def note_suite(self, nodeid: str, suite: str) -> None:
         self._suites[test_of(nodeid)] = suite
 
-    def outlook(self, cells: Mapping[Group, Sequence[Cell]]) -> list[str]:
+    def outlook(self, cells: Cells) -> list[str]:
         """Lines before the run: what each claim will be able to show."""
-        if not self.gate.claims or self.settings.replay is not None or self.is_shard:
-            return []
-        return self.gate.outlook(self._plan(cells), self._recorded())
+        return self._source.outlook(cells) if self.gate.claims and not self.is_shard else []
 
-    def _plan(self, cells: Mapping[Group, Sequence[Cell]]) -> Plan:
-        return plan_of(cells, items=self.settings.items, seeds=self.settings.seeds)
-
-    def _recorded(self) -> Evidence | None:
-        """Earlier records of this model and contract tell the spread of differences."""
-        try:
-            mode = {EVICT: self.settings.evict.value}
-            stored, *_ = comparable(self.settings.store, demanded=mode)
-        except StoreProblem:
-            return None
-        evidence = Evidence.of(stored)
-        names = {self.settings.model, Path(self.settings.model).name}
-        same = contract_of(evidence.contract) == self.settings.contract
-        return evidence if same and evidence.model in names else None
-
-    def judge(
-        self, session: pytest.Session, cells: Mapping[Group, Sequence[Cell]], keys: set[str]
-    ) -> None:
+    def judge(self, session: pytest.Session, cells: Cells, keys: set[str]) -> None:
         """Judge and report each verdict as a test."""
         evidence = self._evidence(cells or cells_of_ids(self._ids, self._suites), keys)
         self.evidence = evidence
@@ -96,19 +70,16 @@ class Judging:
         for report in self.gate.reports(self.judgements, evidence):
             session.config.hook.pytest_runtest_logreport(report=report)
 
-    def _evidence(self, cells: Mapping[Group, Sequence[Cell]], keys: set[str]) -> Evidence | None:
-        directory = self.settings.replay or self.settings.store
-        by_key = Store.read(directory).by_key
+    def _evidence(self, cells: Cells, keys: set[str]) -> Evidence | None:
+        by_key = Store.read(self._source.directory).by_key
         found = [by_key[key] for key in sorted(keys) if key in by_key]
         if not found:
             return None
-        chosen = {cell for group in cells.values() for cell in group}
-        replay = self._replay
         return Evidence.of(
             found,
-            plan=self._plan(cells) if replay is None else replay.plan(chosen, self.settings),
-            place=typed(directory),
-            options=self._options(self.settings.options() if replay is None else replay.options),
+            plan=self._source.plan(cells),
+            place=typed(self._source.directory),
+            options=self._options(self._source.options),
         )
 
     def _options(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -126,7 +97,7 @@ class Judging:
         if self.gate.claims and self.is_shard:
             yield (
                 f"claims are not judged on one shard; when all have run: "
-                f"kvharness claims {typed(self.settings.replay or self.settings.store)}"
+                f"kvharness claims {typed(self._source.directory)}"
             )
         problem = append_summary(self.evidence, self.judgements)
         if problem:

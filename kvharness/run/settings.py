@@ -48,14 +48,6 @@ class Settings(SettingTable):
             given=frozenset(each.flag for each, texts in found.items() if texts),
         )
         _check_suites(settings.data)
-        if not settings.replay:
-            settings.check_budgets()
-        if settings.replay and settings.data:
-            suite, source = settings.data[0]
-            raise UsageProblem(
-                f"--kv-data {suite}={source}: a replay has the items of its store; leave it out, "
-                f"or run without --kv-replay"
-            )
         return settings
 
     @property

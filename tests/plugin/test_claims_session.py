@@ -10,7 +10,9 @@ from kvharness.claims.plan import Wanted
 from kvharness.contract import retention_from_text
 from kvharness.plugin.claims_gate import Gate
 from kvharness.plugin.claims_session import Judging
-from kvharness.plugin.replay import Replay
+from kvharness.plugin.computed import Computed
+from kvharness.plugin.replayed import Replayed
+from kvharness.plugin.screen import Screen
 from kvharness.settings.table import ClaimsMode
 from kvharness.statistics.region import Verdict
 from tests.claims.conftest import CONTRACT, Made, claim, pair, spread
@@ -52,6 +54,13 @@ def a_setting(store: Path, **raw: Any) -> Settings:
     return settings_of({"kv_store": str(store), "kv_model": "models/tiny", **raw})
 
 
+def judging_of(store: Path, *claims: Claim, **raw: Any) -> Judging:
+    """Of a run that computes."""
+    config = cast("pytest.Config", SimpleNamespace())
+    settings = a_setting(store, **raw)
+    return Judging(gate(*claims), settings, Computed(config, settings, Screen(config)))
+
+
 def cells_of(made: Made, *, seeds: Iterable[int] = range(5)) -> dict[Group, list[Cell]]:
     found: dict[Group, dict[Cell, None]] = {}
     for record in made.records:
@@ -76,7 +85,7 @@ def run(
 def test_verdicts_are_logged_as_tests(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    judging = Judging(gate(claim(), claim(id="other", metric="bytes")), a_setting(tmp_path))
+    judging = judging_of(tmp_path, claim(), claim(id="other", metric="bytes"))
     session, found = run(judging, made)
     assert found == {"mine": "supported", "other": "refuted"}
     assert session.testscollected == 12
@@ -91,7 +100,7 @@ def test_only_records_that_tests_looked_at_count(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
     made.drop(policy="snapkv", seed=0)
-    judging = Judging(gate(claim()), a_setting(tmp_path))
+    judging = judging_of(tmp_path, claim())
     assert run(judging, made)[1] == {"mine": "inconclusive"}
     assert judging.judgements[0].reason == "1 of 10 cells missing"
 
@@ -99,9 +108,7 @@ def test_only_records_that_tests_looked_at_count(tmp_path: Path) -> None:
 def test_the_model_and_store_of_the_run_are_told(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    session, _ = run(
-        Judging(gate(claim(expect={"tiny": Verdict.REFUTED})), a_setting(tmp_path)), made
-    )
+    session, _ = run(judging_of(tmp_path, claim(expect={"tiny": Verdict.REFUTED})), made)
     words = str(session.reports[0].longrepr)
     assert "--kv-model=models/tiny --kv-claims=strict " in words
     assert f"kvharness claims {tmp_path} " in words
@@ -113,7 +120,7 @@ def test_a_store_below_the_current_folder_is_shown_as_that(
     monkeypatch.chdir(tmp_path)
     made = pair(spread(mean=9.0))
     made.write(tmp_path / "mine")
-    session, _ = run(Judging(gate(claim()), a_setting(tmp_path / "mine")), made)
+    session, _ = run(judging_of(tmp_path / "mine", claim()), made)
     assert "kvharness claims mine " in session.reports[0].sections[0][1]
 
 
@@ -123,7 +130,7 @@ def test_without_claims_and_in_a_shard_nothing_is_judged(
 ) -> None:
     made = pair(0.0)
     made.write(tmp_path)
-    judging = Judging(gate(*claims), a_setting(tmp_path, **raw))
+    judging = judging_of(tmp_path, *claims, **raw)
     session, found = run(judging, made)
     assert (found, session.reports, session.testscollected) == ({}, [], 10)
     assert judging.outlook(cells_of(made)) == []
@@ -131,7 +138,7 @@ def test_without_claims_and_in_a_shard_nothing_is_judged(
 
 
 def test_a_store_that_is_gone_is_survived(tmp_path: Path) -> None:
-    session, found = run(Judging(gate(claim()), a_setting(tmp_path / "gone")), pair(0.0))
+    session, found = run(judging_of(tmp_path / "gone", claim()), pair(0.0))
     assert (found, session.reports) == ({}, [])
 
 
@@ -141,11 +148,11 @@ def test_a_store_that_is_gone_is_survived(tmp_path: Path) -> None:
 def test_a_controller_knows_the_cells_from_its_workers(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    judging = Judging(gate(claim()), a_setting(tmp_path))
+    judging = judging_of(tmp_path, claim())
     assert judging.note_ids(IDS)
     assert judging.note_ids(IDS) == [], "the outlook is told once"
     assert run(judging, made, {})[1] == {"mine": "supported"}
-    lost = Judging(gate(claim()), a_setting(tmp_path))
+    lost = judging_of(tmp_path, claim())
     lost.note_ids([*IDS, IDS[0].replace("s0", "s7")])
     assert run(lost, made, {})[1] == {"mine": "inconclusive"}
 
@@ -153,34 +160,10 @@ def test_a_controller_knows_the_cells_from_its_workers(tmp_path: Path) -> None:
 def test_a_function_of_another_name_tells_its_suite(tmp_path: Path) -> None:
     made = pair(spread(mean=9.0))
     made.write(tmp_path)
-    judging = Judging(gate(claim()), a_setting(tmp_path))
+    judging = judging_of(tmp_path, claim())
     judging.note_ids([each.replace("test_qa[", "test_mine[") for each in IDS])
     judging.note_suite("suites/test_qa.py::test_mine[snapkv-r0.25-s0]", "qa")
     assert run(judging, made, {})[1] == {"mine": "supported"}
-
-
-# -- the outlook ----------------------------------------------------------------------------------
-
-
-def finds(store: Path, made: Made, **raw: Any) -> str:
-    """The row of the claim."""
-    lines = Judging(gate(claim()), a_setting(store, **raw)).outlook(cells_of(made))
-    return lines[-1]
-
-
-def test_records_of_this_model_and_contract_tell_the_spread(tmp_path: Path) -> None:
-    made = pair(spread(sd=0.01))
-    made.write(tmp_path)
-    assert "0.0032 nll" in finds(tmp_path, made)
-    typical = finds(tmp_path / "none", made)
-    assert "0.32 nll" in typical
-    assert finds(tmp_path, made, kv_context="64") == typical
-    assert finds(tmp_path, made, kv_model="another") == typical
-
-
-def test_before_a_replay_nothing_is_told(tmp_path: Path) -> None:
-    judging = Judging(gate(claim()), a_setting(tmp_path, kv_replay=str(tmp_path)))
-    assert judging.outlook(cells_of(pair(0.0))) == []
 
 
 # -- replay ---------------------------------------------------------------------------------------
@@ -189,14 +172,11 @@ def test_before_a_replay_nothing_is_told(tmp_path: Path) -> None:
 def replayed(folder: Path, *, seeds: Iterable[int] = range(5), **raw: Any) -> Judging:
     """Judge the cells of a store, as far as options select them and tests are left of them."""
     settings = a_setting(folder, kv_replay=str(folder), **raw)
-    replay = Replay.read(folder, settings)
-    judging = Judging(gate(claim(expect={"tiny": Verdict.SUPPORTED})), settings, replay)
-    cells: dict[Group, list[Cell]] = {}
-    for cell in replay.by_cell:
-        if cell.seed in seeds:
-            cells.setdefault(cell.group, []).append(cell)
-    chosen = [cell for group in cells.values() for cell in group]
-    keys = {record.key for cell in chosen for record in replay.records(cell)}
+    source = Replayed(folder, settings)
+    judging = Judging(gate(claim(expect={"tiny": Verdict.SUPPORTED})), settings, source)
+    chosen = [cell for cell in source.cells("qa") if cell.seed in seeds]
+    cells = {cell.group: [each for each in chosen if each.group == cell.group] for cell in chosen}
+    keys = {record.key for cell in chosen for record in source.result(cell).records}
     judging.judge(cast("pytest.Session", Session()), cells, keys)
     return judging
 
@@ -206,6 +186,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     """What a run was given as its model is there when its store is replayed."""
     here = tmp_path_factory.mktemp("here")
     (here / "models" / "tiny").mkdir(parents=True)
+    (here / "models" / "tiny" / "config.json").touch()
     monkeypatch.chdir(here)
 
 

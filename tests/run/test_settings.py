@@ -120,17 +120,6 @@ def test_a_suite_has_one_source_of_data() -> None:
         settings(kv_data=["qa=one.jsonl", "qa=two.jsonl"])
 
 
-def test_a_replay_has_the_items_of_its_store() -> None:
-    with pytest.raises(UsageProblem, match=r"--kv-data qa=f.jsonl: a replay has the items of its"):
-        settings(kv_replay="old", kv_data=["qa=f.jsonl"])
-
-
-def test_a_replay_holds_no_budget_of_its_own() -> None:
-    assert settings(kv_replay="old", kv_context="9").demanded == {"--kv-context": "9"}
-    with pytest.raises(UsageProblem, match="--kv-context 9 keeps 1 entries a head"):
-        settings(kv_context="9")
-
-
 def test_retentions_are_exact_sorted_and_unique() -> None:
     made = settings(retention=["0.5, 0.10", "1/10,1", ".25"])
     assert made.retentions == (Fraction(1, 10), Fraction(1, 4), Fraction(1, 2), Fraction(1))
@@ -155,13 +144,6 @@ def test_data_is_split_at_the_first_equals_sign() -> None:
     [
         ({"retention": ["0.1,x"]}, r"--retention 'x': expected a fraction"),
         ({"retention": ["2"]}, r"--retention '2'"),
-        (
-            {"retention": ["0.001"]},
-            r"--retention 0.001 of --kv-context 1024 keeps 1 entries a head",
-        ),
-        ({"retention": ["0.0001"], "kv_sinks": "0"}, r"keeps 0 entries"),
-        ({"kv_sinks": "1020"}, r"cannot hold the 1020 sinks"),
-        ({"kv_recents": "1021"}, r"--kv-sinks 4 and --kv-recents 1021 are more than"),
         ({"kv_seeds": "0"}, r"--kv-seeds '0': expected a whole number from 1"),
         ({"kv_items": "-1"}, r"--kv-items '-1'"),
         ({"kv_context": "10000001"}, r"--kv-context '10000001'"),
@@ -184,12 +166,33 @@ def test_what_makes_no_sense(raw: dict[str, Any], message: str) -> None:
         settings(raw)
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            {"retention": ["0.001"]},
+            r"--retention 0.001 of --kv-context 1024 keeps 1 entries a head",
+        ),
+        ({"retention": ["0.0001"], "kv_sinks": "0"}, r"keeps 0 entries"),
+        ({"kv_context": "9"}, "--kv-context 9 keeps 1 entries a head"),
+        ({"kv_sinks": "1020"}, r"cannot hold the 1020 sinks"),
+        ({"kv_recents": "1021"}, r"--kv-sinks 4 and --kv-recents 1021 are more than"),
+    ],
+    ids=str,
+)
+def test_budgets_must_hold_what_is_protected(raw: dict[str, Any], message: str) -> None:
+    made = settings(raw)
+    with pytest.raises(UsageProblem, match=message):
+        made.check_budgets()
+
+
 @given(RAW)
 @example({"kv_store": "~\udc80"})
 @example({"kv_shard": "1/٣"})
 def test_any_text_is_either_understood_or_a_usage_problem(raw: dict[str, Any]) -> None:
     try:
         made = settings(raw)
+        made.check_budgets()
     except UsageProblem:
         return
     assert made.seeds >= 1
