@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kvharness.records.header import Header
     from kvharness.records.record import Record
     from kvharness.records.store import Stored
+    from kvharness.settings.setting import Setting
 
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -84,7 +85,9 @@ def comparable(
     found = _demanded(everything, demanded, directory)
     newest = (found if EVICT in demanded else _preferred(found))[-1].header
     shared = _shared(newest.settings)
-    comparable = [each for each in everything if _shared(each.header.settings) == shared]
+    headers = {id(each.header): each.header for each in everything}
+    alike = {name for name, header in headers.items() if _shared(header.settings) == shared}
+    comparable = [each for each in everything if id(each.header) in alike]
     policies = {each.record.policy: _version(each) for each in comparable}
     stored = [each for each in comparable if _version(each) == policies[each.record.policy]]
     return stored, newest, len(everything) - len(stored)
@@ -97,32 +100,29 @@ def _preferred(stored: list[Stored]) -> list[Stored]:
 
 
 def _demanded(stored: list[Stored], demanded: Mapping[str, str], directory: Path) -> list[Stored]:
-    found = [
-        each
-        for each in stored
-        if all(_is_of(each.header.settings, flag, value) for flag, value in demanded.items())
-    ]
+    known = by_flag()
+    wanted = {known[flag]: text for flag, text in demanded.items()}
+    headers = {id(each.header): each.header for each in stored}
+    differing = {name: _differing(header.settings, wanted) for name, header in headers.items()}
+    found = [each for each in stored if not differing[id(each.header)]]
     if not found:
-        there = dict.fromkeys(_differing(each.header.settings, demanded) for each in stored)
-        instead = ", or ".join(there)
-        raise StoreProblem(f"{directory}: no record is {_said(demanded)}; there are some {instead}")
+        instead = ", or ".join(dict.fromkeys(map(_said, differing.values())))
+        raise StoreProblem(f"{directory}: no record is {_said(wanted)}; there are some {instead}")
     return found
 
 
-def _is_of(settings: Mapping[str, Any], flag: str, value: str) -> bool:
-    setting = by_flag()[flag]
-    return setting.agrees(setting.stored(settings), value)
+def _differing(
+    header: Mapping[str, Any], wanted: Mapping[Setting[Any], str]
+) -> dict[Setting[Any], str]:
+    """What the settings of a header have instead of what is wanted."""
+    found = {setting: setting.stored(header) for setting in wanted}
+    return {each: text for each, text in found.items() if not each.agrees(text, wanted[each])}
 
 
-def _differing(settings: Mapping[str, Any], demanded: Mapping[str, str]) -> str:
-    flags = [flag for flag, value in demanded.items() if not _is_of(settings, flag, value)]
-    return _said({flag: by_flag()[flag].stored(settings) for flag in flags})
-
-
-def _said(settings: Mapping[str, str]) -> str:
+def _said(settings: Mapping[Setting[Any], str]) -> str:
     """Settings in words: ``of --kv-context=512 without --kv-haystack``."""
-    given = " ".join(f"{flag}={value}" for flag, value in settings.items() if value)
-    lacking = " and ".join(flag for flag, value in settings.items() if not value)
+    given = " ".join(each.word(text) for each, text in settings.items() if text)
+    lacking = " and ".join(each.flag for each, text in settings.items() if not text)
     said = (("of", given), ("without", lacking))
     return " ".join(f"{word} {flags}" for word, flags in said if flags)
 

@@ -216,6 +216,11 @@ def rooted(raw: Raw) -> Path:
     return path_of(raw, raw.text, raw.root)
 
 
+def near(raw: Raw) -> Path:
+    """For a path that is relative to where pytest was started."""
+    return path_of(raw, raw.text, raw.here)
+
+
 def path_of(raw: Raw, given: str, base: Path) -> Path:
     """A path that may begin with ``~``; otherwise it is relative to ``base``."""
     try:

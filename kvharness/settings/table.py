@@ -16,6 +16,7 @@ from kvharness.settings.setting import (
     Setting,
     as_given,
     listed,
+    near,
     optional,
     path_of,
     problem,
@@ -39,7 +40,7 @@ class ClaimsMode(StrEnum):
     OFF = "off"
 
 
-# -- parsers; what they need is imported when a value is read, not when options are declared ------
+# -- parsers: what they need is imported when a value is read, not when options are declared ------
 
 
 def _retentions(raw: Raw) -> tuple[Fraction, ...]:
@@ -74,14 +75,6 @@ def _sources(raw: Raw) -> tuple[tuple[str, str], ...]:
                 f"suite; a folder may hold several files"
             )
     return tuple(found.items())
-
-
-def _claims_mode(raw: Raw) -> ClaimsMode:
-    return ClaimsMode(raw.text)
-
-
-def _here(raw: Raw) -> Path:
-    return path_of(raw, raw.text, raw.here)
 
 
 def _files(raw: Raw) -> tuple[Path, ...]:
@@ -198,7 +191,7 @@ class SettingTable:
     )
     # Each record's key has the digest of its item.
     haystack = Setting(
-        flag="--kv-haystack", metavar="FILE", parse=optional(_here),
+        flag="--kv-haystack", metavar="FILE", parse=optional(near),
         reach=Reach.ANSWER, keyed=False, show=_typed,
         help="Text file to hide the generated facts in",
     )
@@ -224,7 +217,8 @@ class SettingTable:
         help="Report from the records in DIR; loads no model and computes nothing",
     )
     claims = Setting(
-        flag="--kv-claims", choices=tuple(ClaimsMode), default="report", parse=_claims_mode,
+        flag="--kv-claims", choices=tuple(ClaimsMode), default="report",
+        parse=lambda raw: ClaimsMode(raw.text),
         help="What a run does with claims about its policies: strict fails where a verdict is not "
         "the expected one or missing, report only tells; both also run the baselines that claims "
         "compare with",
@@ -241,7 +235,7 @@ class SettingTable:
 
 
 def settings_of(*reaches: Reach) -> tuple[Setting[Any], ...]:
-    """Those that reach so far; all of them unless that is said."""
+    """Those of these reaches, or all if none is named, in the order of the table."""
     found = (each for each in vars(SettingTable).values() if isinstance(each, Setting))
     return tuple(each for each in found if each.reach in (reaches or Reach))
 

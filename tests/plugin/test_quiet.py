@@ -39,8 +39,8 @@ import sys
 
 sys.modules["xdist"] = None
 """
-#: Of the package that every pytest run imports.
-OWN_MODULES = 6
+#: Of those that every pytest run imports: our package, and lazy_loader.
+OWN_MODULES = 9
 
 
 @pytest.fixture
