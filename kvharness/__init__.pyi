@@ -10,8 +10,10 @@ from .policy.attention_maps import window_attention as window_attention
 from .policy.budgets import Scope as Scope
 from .policy.budgets import exact_budgets as exact_budgets
 from .policy.budgets import shared_budgets as shared_budgets
+from .policy.interface import INTERFACE_VERSION as INTERFACE_VERSION
 from .policy.interface import LoadedModel as LoadedModel
 from .policy.interface import Policy as Policy
+from .policy.interface import Stepping as Stepping
 from .policy.interface import as_policy as as_policy
 from .policy.probe import Ends as Ends
 from .policy.probe import Material as Material
@@ -23,8 +25,10 @@ from .policy.probe import Repeat as Repeat
 from .policy.probe import Text as Text
 from .policy.trace import Trace as Trace
 from .policy.view import Capabilities as Capabilities
+from .policy.view import Choice as Choice
 from .policy.view import Needs as Needs
 from .policy.view import Positions as Positions
 from .policy.view import Step as Step
 from .policy.view import View as View
+from .policy.wrapper import Wrapper as Wrapper
 from .pretrained.find import ModelSource as ModelSource

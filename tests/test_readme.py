@@ -26,8 +26,9 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_policy_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, around = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    (tmp_path / "around.py").write_text(around, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     policy = importlib.import_module("mine").LastEight()
     layer = LayerTrace(
@@ -36,10 +37,13 @@ def test_the_policy_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
         queries=torch.randn(4, 8, 8),
         scaling=0.3,
     )
-    trace = Trace(layers=(layer,), positions=torch.arange(40), needs=policy.needs)
+    trace = Trace(layers=(layer,) * 3, positions=torch.arange(40), needs=policy.needs)
     protection = Protection(sinks=2, recents=2)
     mask = keep_mask(policy, trace, 10, protection, name="mine")
-    assert mask.sum(dim=-1).tolist() == [[10, 10]]
+    assert mask.sum(dim=-1).tolist() == [[10, 10]] * 3
+    shallow = importlib.import_module("around").Shallow(policy)
+    mask = keep_mask(shallow, trace, 10, protection, name="around")
+    assert mask.sum(dim=-1).tolist() == [[12, 12], [10, 10], [8, 8]]
     assert len(code.strip().splitlines()) <= 20
 
 

@@ -5,25 +5,14 @@ from __future__ import annotations
 import inspect
 from difflib import get_close_matches
 from enum import Enum
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from kvharness.policy.interface import FunctionPolicy, Policy
-from kvharness.policy.probe import Probe
-from kvharness.policy.view import Capabilities, Needs, Positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _OFFER = "expected a function score(view), a Policy, or what makes one without being given anything"
-
-#: What a policy declares, in the order it is looked at.
-_DECLARED = {
-    "needs": Needs,
-    "needs.probes": frozenset,
-    "positions": Positions,
-    "capabilities": Capabilities,
-}
 
 
 def build(offered: Any, parts: Sequence[Policy], parameters: Mapping[str, Any]) -> object:
@@ -124,19 +113,3 @@ def _is_score(function: Any) -> bool:
     returns = signature.return_annotation
     makes_policy = returns is Policy or (isinstance(returns, str) and returns.endswith("Policy"))
     return len(signature.parameters) == 1 and not makes_policy
-
-
-def misdeclared(policy: Policy) -> str:
-    """What a policy declares in a type that nothing can read; empty if nothing."""
-    for name, kind in _DECLARED.items():
-        given = attrgetter(name)(policy)
-        if not isinstance(given, kind):
-            return f"{name} is a {type(given).__name__}, expected {kind.__name__}"
-    for probe in policy.needs.probes:
-        if not _is_probe(probe):
-            return f"needs.probes has a {type(probe).__name__}, expected a Probe such as Ends"
-    return ""
-
-
-def _is_probe(given: object) -> bool:
-    return isinstance(given, Probe)

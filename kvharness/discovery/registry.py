@@ -10,18 +10,21 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from kvharness._entry_points import entry_points_of
-from kvharness.discovery.build import build, misdeclared, takes
+from kvharness.contract import FIXED_ANCHORS
+from kvharness.discovery.build import build, takes
 from kvharness.discovery.code_digest import source_digest
+from kvharness.discovery.declared import misdeclared
 from kvharness.discovery.loaded import LoadedPolicy
 from kvharness.discovery.parameters import files_digest, parameters_text, unstable_parameter
 from kvharness.discovery.presses import is_press
 from kvharness.discovery.spec import EVERY, PolicySpec
 from kvharness.errors import ParameterProblem, PolicyProblem, UsageProblem
 from kvharness.policy.interface import FunctionPolicy, Policy
+from kvharness.policy.wrapper import Wrapper
 
 if TYPE_CHECKING:
     import importlib.metadata
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 GROUP = "kvharness.policies"
@@ -120,6 +123,8 @@ def load(spec: PolicySpec, known: Mapping[str, Installed]) -> LoadedPolicy:
         )
     if wrong := misdeclared(policy):
         raise PolicyProblem(str(spec), f"{_home_of(found)}: {wrong}")
+    if isinstance(policy, Wrapper):
+        _expect_ranking(spec, (*parts, *named.values()))
     again = partial(build, offered, [part.policy for part in parts], parameters)
     return LoadedPolicy(
         spec=spec,
@@ -156,6 +161,15 @@ def _parameters(found: Installed, name: str, policy: Policy, again: Callable[[],
     if problem:
         raise ParameterProblem(name, f"{_home_of(found)}: {problem}")
     return text
+
+
+def _expect_ranking(spec: PolicySpec, inside: Iterable[LoadedPolicy]) -> None:
+    """Refuse to wrap the anchors whose budget is fixed, since their scores mean nothing."""
+    for part in inside:
+        if part.slug in FIXED_ANCHORS:
+            raise ParameterProblem(
+                str(spec), f"{part.slug} ranks no tokens, so there is nothing to wrap; wrap random"
+            )
 
 
 def imported(found: Installed, name: str) -> Any:

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection
-from kvharness.engine.select import (
-    informed_policy,
-    select_entries,
-    stacked,
-    verified_scores,
-    whole_protection,
-)
+from kvharness.discovery.declared import unstepping
+from kvharness.engine.select import select_entries, stacked, whole_protection
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.isolation.attribution import blamed
 from kvharness.isolation.last_words import BlackBox
 from kvharness.policy.entries import protected_mask
+from kvharness.policy.interface import Stepping
 from kvharness.policy.view import Step
 
 if TYPE_CHECKING:
@@ -62,15 +58,16 @@ class Evictor:
         Raises:
             PolicyProblem: the policy broke the interface, or changed the tensors of its view.
         """
+        stepping = self.policy
+        if not isinstance(stepping, Stepping):
+            raise PolicyProblem(self.name, unstepping(self.policy))
         words = (*self.words, f"step {cache.tokens}")
         trace = cache.trace(cell).for_policy(self.policy.needs, words)
         versions = _versions(trace)
         doing = f"policy {self.name!r}, evicting after token {cache.tokens}"
         with blamed(self.name), self.box.during(doing), torch.no_grad():
             steps = self._steps(trace, cache.positions(cell), before)
-            told = stacked(((s.view, self.policy.step(s)) for s in steps), "step", self.name)
-            shape = (int(told.shape[0]), int(told.shape[1]), trace.tokens)
-            scores = verified_scores(told, shape, self.name)
+            scores = stacked(((s.view, stepping.step(s)) for s in steps), "step", self.name)
             mask = self._mask(trace, scores)
             whole = whole_protection(
                 self.policy, trace.tokens, self.budget, self.protection, self.name
@@ -78,7 +75,7 @@ class Evictor:
         if _versions(trace) != versions:
             raise PolicyProblem(self.name, "step changed the tensors of its view; clone them")
         kept = mask.to(scores.device)
-        left = scores[kept].view(shape[0], shape[1], -1)
+        left = scores[kept].view(*scores.shape[:2], -1)
         return mask, Standing(scores=left, protection=whole)
 
     def standing(self, mask: Tensor, scores: Tensor) -> Standing:
@@ -108,8 +105,9 @@ class Evictor:
     def _mask(self, trace: Trace, scores: Tensor) -> Tensor:
         if trace.tokens <= self.budget:
             return torch.ones(scores.shape, dtype=torch.bool)
-        informed = informed_policy(self.policy, trace, name=self.name)
-        mask = select_entries(informed, scores, self.budget, self.protection, self.name)
+        mask = select_entries(
+            self.policy, trace, scores, self.budget, self.protection, name=self.name
+        )
         counts = mask.sum(dim=-1)
         if int(counts.min()) != self.budget:
             raise PolicyProblem(self.name, EQUAL_BUDGETS)

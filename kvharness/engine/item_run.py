@@ -13,7 +13,7 @@ from kvharness.engine.answer import Request, answer_each, score_in_full
 from kvharness.engine.rolling_decode import roll_each
 from kvharness.engine.score import Scored, evidence_share, merge_record, score_question
 from kvharness.engine.select import mask_digest
-from kvharness.engine.selector import Choice, Selector
+from kvharness.engine.selector import Chosen, Selector
 from kvharness.engine.task import Failure, Setup, Task
 from kvharness.errors import KvharnessError
 from kvharness.isolation.tampering import ChangedBehindError, TamperedError, contents, versions
@@ -112,7 +112,7 @@ def _run_pass(
     trace = _trace(prefilled, future)
     before = contents(trace)
     selector = Selector(setup, item, trace, everything, watch)
-    choices: list[Choice] = []
+    choices: list[Chosen] = []
     if setup.contract.evict is EvictMode.BLOCKS:
         chosen = selector.read_each(tasks, request, one.context, future)
     else:
@@ -137,7 +137,7 @@ def _run_pass(
 def _answers(
     runtime: Runtime,
     request: Request,
-    choices: Sequence[Choice],
+    choices: Sequence[Chosen],
     future: Sequence[torch.Tensor] | None,
 ) -> list[Answers | KvharnessError]:
     """What each choice answers, in their order: together, on the way, or from its own context."""
@@ -176,7 +176,7 @@ def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace
 def _score(
     setup: Setup,
     request: Request,
-    choice: Choice,
+    choice: Chosen,
     answers: Answers,
     full: Answers,
     prefill_seconds: float,

@@ -11,13 +11,14 @@ import torch
 from kvharness.contract import Protection
 from kvharness.errors import PolicyProblem
 from kvharness.policy.entries import protected_mask
-from kvharness.policy.interface import Policy
+from kvharness.policy.view import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
+    from kvharness.policy.interface import Policy
     from kvharness.policy.trace import Trace
     from kvharness.policy.view import View
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def keep_mask(
     policy: Policy, trace: Trace, budget: int, protection: Protection, *, name: str
 ) -> Tensor:
-    """Score, then select: `score_tokens`, `informed_policy` and `select_entries` in one.
+    """Score, then select: `score_tokens` and `select_entries` in one.
 
     Args:
         policy: the policy.
@@ -41,38 +42,39 @@ def keep_mask(
         PolicyProblem: the policy broke the interface; names the layer and what was expected.
     """
     scores = score_tokens(policy, trace, name=name)
-    informed = informed_policy(policy, trace, name=name)
-    return select_entries(informed, scores, budget, protection, name)
-
-
-def informed_policy(policy: Policy, trace: Trace, *, name: str) -> Policy:
-    """The policy that selects from the scores of a trace."""
-    informed = policy.informed(trace)
-    if not isinstance(informed, Policy):
-        raise PolicyProblem(name, f"informed returned {_kind(informed)}, expected a Policy")
-    return informed
+    return select_entries(policy, trace, scores, budget, protection, name=name)
 
 
 def score_tokens(policy: Policy, trace: Trace, *, name: str) -> Tensor:
     """Verified scores, float32 ``[layers, K, n]``; they hold for every budget."""
-    shape = (len(trace.layers), trace.kv_heads, trace.tokens)
-    return verified_scores(_score_all(policy, trace, name), shape, name)
+    return stacked(((view, policy.score(view)) for view in trace.views), "score", name)
 
 
 def select_entries(
-    policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
+    policy: Policy,
+    trace: Trace,
+    scores: Tensor,
+    budget: int,
+    protection: Protection,
+    *,
+    name: str,
 ) -> Tensor:
     """Run protect, allocate and select on verified scores, and verify each of their results."""
     shape = (int(scores.shape[0]), int(scores.shape[1]), int(scores.shape[2]))
     tokens = shape[2]
     whole = whole_protection(policy, tokens, budget, protection, name)
     protected = protected_mask(tokens, whole).to(scores.device)
-    # Copies: what one stage does to its arguments must not reach the next, nor what verifies it.
-    allocated = policy.allocate(scores.clone(), budget, protected.clone())
-    budgets = verified_budgets(allocated, shape, budget, name)
+
+    def choice() -> Choice:
+        # Copies: what one stage does to its arguments must not reach the next, nor what verifies.
+        return Choice(
+            scores=scores.clone(), budget=budget, protected=protected.clone(), trace=trace
+        )
+
+    budgets = verified_budgets(policy.allocate(choice()), shape, budget, name)
     least = protected_mask(tokens, protection)
     _expect_room(budgets, least, name)
-    mask = policy.select(scores.clone(), budgets.clone().to(scores.device), protected)
+    mask = policy.select(choice(), budgets.clone().to(scores.device))
     return verified_mask(mask, shape, budgets, least, name)
 
 
@@ -86,35 +88,29 @@ def whole_protection(
     return protection.extend(extra, budget)
 
 
-def _score_all(policy: Policy, trace: Trace, name: str) -> object:
-    if type(policy).score_all is not Policy.score_all:
-        return policy.score_all(trace)
-    return stacked(((view, policy.score(view)) for view in trace.views), "score", name)
-
-
 def stacked(scores: Iterable[tuple[View, object]], stage: str, name: str) -> Tensor:
-    """Scores of all layers from those of each, which are checked one by one."""
+    """Verified scores of all layers from those of each: shape, dtype, and finiteness."""
     checked: list[Tensor] = []
     for view, score in scores:
         _expect_tensor(score, (view.kv_heads, view.tokens), stage, name, layer=view.layer)
         assert isinstance(score, torch.Tensor)  # noqa: S101 - narrowed by the call above
-        _expect_float32(score, name, layer=view.layer)
+        if score.dtype != torch.float32:
+            msg = f"{stage} returned {score.dtype}, expected torch.float32"
+            raise PolicyProblem(name, msg, layer=view.layer)
         checked.append(score)
-    return torch.stack(checked)
+    together = torch.stack(checked)
+    _expect_finite(together, stage, name)
+    return together
 
 
-def verified_scores(scores: object, shape: tuple[int, int, int], name: str) -> Tensor:
-    """Check shape, dtype and finiteness of ``[layers, K, n]`` scores."""
-    _expect_tensor(scores, shape, "score", name)
-    assert isinstance(scores, torch.Tensor)  # noqa: S101 - narrowed by the call above
-    _expect_float32(scores, name)
+def _expect_finite(scores: Tensor, stage: str, name: str) -> None:
+    # Once for all layers: each look waits for the device.
     finite = scores.isfinite().flatten(1).all(dim=1).cpu()
     if not finite.all():
         layer = int((~finite).nonzero()[0])
         count = int((~scores[layer].isfinite()).sum())
-        msg = f"score has {count} NaN or infinite entries, expected finite numbers"
+        msg = f"{stage} has {count} NaN or infinite entries, expected finite numbers"
         raise PolicyProblem(name, msg, layer=layer)
-    return scores
 
 
 def verified_budgets(
@@ -191,12 +187,6 @@ def _expect_tensor(
         raise PolicyProblem(name, msg, layer=layer)
     if tuple(given.shape) != shape:
         msg = f"{stage} returned shape {tuple(given.shape)}, expected {shape}"
-        raise PolicyProblem(name, msg, layer=layer)
-
-
-def _expect_float32(scores: Tensor, name: str, *, layer: int | None = None) -> None:
-    if scores.dtype != torch.float32:
-        msg = f"score returned {scores.dtype}, expected torch.float32"
         raise PolicyProblem(name, msg, layer=layer)
 
 

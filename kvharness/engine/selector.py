@@ -12,7 +12,7 @@ from kvharness.contract import Anchor, EvictMode
 from kvharness.engine.blockwise_prefill import read_each
 from kvharness.engine.evictor import EQUAL_BUDGETS, Evictor
 from kvharness.engine.rolling_decode import Rolled
-from kvharness.engine.select import informed_policy, score_tokens, select_entries
+from kvharness.engine.select import score_tokens, select_entries
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.isolation.attribution import blamed
 from kvharness.isolation.tampering import TamperedError
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from kvharness.items.item import Item
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
-    from kvharness.policy.interface import Policy
     from kvharness.policy.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Chosen:
     """What one task keeps of one context.
 
     Attributes:
@@ -47,6 +46,15 @@ class Choice:
     seconds: float
     rolled: Rolled | None = None
     read: BlockRead | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scored:
+    """What a policy saw of a context, and its scores: the same for every retention."""
+
+    trace: Trace
+    scores: torch.Tensor
+    seconds: float
 
 
 class Selector:
@@ -68,11 +76,11 @@ class Selector:
         self._item = item
         self._trace = trace
         self._everything = everything
-        self._scores: dict[str, tuple[Policy, torch.Tensor, float]] = {}
+        self._scored: dict[str, _Scored] = {}
 
     def choose_each(
         self, tasks: Sequence[Task], prefilled: Prefilled
-    ) -> Iterator[tuple[Task, Choice | KvharnessError]]:
+    ) -> Iterator[tuple[Task, Chosen | KvharnessError]]:
         """What each task keeps of the prefilled context, or why it cannot say."""
         for task in tasks:
             try:
@@ -87,13 +95,13 @@ class Selector:
         request: Request,
         context: Sequence[int],
         future: Sequence[torch.Tensor] | None,
-    ) -> Iterator[tuple[Task, Choice | KvharnessError]]:
+    ) -> Iterator[tuple[Task, Chosen | KvharnessError]]:
         """What each task keeps of a context that it reads in blocks, or why it does not."""
         reading = []
         for task in tasks:
             try:
                 if task.cell.policy == Anchor.FULL:
-                    yield task, Choice(task=task, kept=self._everything, seconds=0.0)
+                    yield task, Chosen(task=task, kept=self._everything, seconds=0.0)
                 else:
                     reading.append((task, self._evictor(task)))
             except KvharnessError as error:
@@ -104,7 +112,7 @@ class Selector:
             if isinstance(each, KvharnessError):
                 yield task, each
             else:
-                yield task, Choice(task=task, kept=each.kept, seconds=0.0, read=each)
+                yield task, Chosen(task=task, kept=each.kept, seconds=0.0, read=each)
 
     def _evictor(self, task: Task) -> Evictor:
         budget = task.cell.budget(self._trace.tokens, self._setup.contract)
@@ -126,7 +134,7 @@ class Selector:
             raise PolicyProblem(evictor.name, EQUAL_BUDGETS)
         return Rolled(kept=kept, evictor=evictor, standing=evictor.standing(kept.mask, scores))
 
-    def choose(self, task: Task, probing: float) -> Choice:
+    def choose(self, task: Task, probing: float) -> Chosen:
         """What a task keeps; its seconds are those of probing, scoring and selecting.
 
         Raises:
@@ -134,30 +142,31 @@ class Selector:
         """
         policy, cell, clock = task.policy.policy, task.cell, self._setup.runtime.clock
         if cell.policy == Anchor.FULL:
-            return Choice(task=task, kept=self._everything, seconds=0.0)
+            return Chosen(task=task, kept=self._everything, seconds=0.0)
         budget = cell.budget(self._trace.tokens, self._setup.contract)
         protection = self._setup.contract.protection.fit(budget)
         with self._stranger(cell.policy):
-            informed, scores, scoring = self._scores.get(cell.policy) or self._score(task)
+            found = self._scored.get(cell.policy) or self._score(task)
             start = clock()
-            mask = select_entries(informed, scores, budget, protection, cell.policy)
+            mask = select_entries(
+                policy, found.trace, found.scores, budget, protection, name=cell.policy
+            )
             selecting = clock() - start
         # Only now: what it did wrong while scoring is of every retention.
-        self._scores[cell.policy] = (informed, scores, scoring)
+        self._scored[cell.policy] = found
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
-        rolled = self._rolled(task, kept, scores)
-        seconds = probing + scoring + selecting
-        return Choice(task=task, kept=kept, seconds=seconds, rolled=rolled)
+        rolled = self._rolled(task, kept, found.scores)
+        seconds = probing + found.seconds + selecting
+        return Chosen(task=task, kept=kept, seconds=seconds, rolled=rolled)
 
-    def _score(self, task: Task) -> tuple[Policy, torch.Tensor, float]:
+    def _score(self, task: Task) -> _Scored:
         slug, clock = task.policy.slug, self._setup.runtime.clock
         start = clock()
         words = (str(task.cell.seed), self._item.digest, slug)
-        view = self._trace.for_policy(task.policy.policy.needs, words)
-        scores = score_tokens(task.policy.policy, view, name=slug)
-        informed = informed_policy(task.policy.policy, view, name=slug)
-        return informed, scores, clock() - start
+        trace = self._trace.for_policy(task.policy.policy.needs, words)
+        scores = score_tokens(task.policy.policy, trace, name=slug)
+        return _Scored(trace=trace, scores=scores, seconds=clock() - start)
 
     @contextmanager
     def _stranger(self, name: str) -> Iterator[None]:

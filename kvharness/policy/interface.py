@@ -1,27 +1,34 @@
 """The interface of a policy: what a stranger implements, and nothing else.
 
 A policy scores cached tokens; the harness turns scores into keep masks at an exact budget.
-Score, allocate and select are separate so that a new idea changes one of them.
+Score, allocate and select are separate so that a new idea changes one of them. A policy is never
+changed once it is made: what it learns of a model is in the policy that `Policy.ready` returns,
+and what it learns of a context is in what its stages return.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kvharness.contract import Protection
-from kvharness.policy.view import Capabilities, Needs, Positions, Step, View
+from kvharness.policy.view import Capabilities, Choice, Needs, Positions, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.policy.trace import Trace
     from kvharness.pretrained.find import ModelSource
 
 
 _GLOBAL = "full_attention"
+
+#: Of the interface: what this package, `kvharness.testing` and `kvharness.training` export. It
+#: grows by one where a policy that was written for it would have to change. What is to change goes
+#: on working for one minor release of kvharness, with a DeprecationWarning that names its
+#: replacement; what a version adds is no change of it.
+INTERFACE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +55,30 @@ class Policy:
     """Decides which cached tokens stay. Override `score`; everything else has a default.
 
     Constructor arguments are the policy's parameters (make it a frozen dataclass): they are
-    part of a record's key and can be set on the command line, ``snapkv(window=16)``.
+    part of a record's key and can be set on the command line, ``snapkv(window=16)``. Nothing is
+    ever written to a policy, which all contexts and groups of a run share.
+
+    `needs`, `positions` and `capabilities` are class attributes, or properties where they follow
+    from parameters.
     """
 
-    needs: Needs = Needs()
-    positions: Positions = Positions.ORIGINAL
-    capabilities: Capabilities = Capabilities()
+    @property
+    def needs(self) -> Needs:
+        """What is to be observed for `score`; nothing but keys and values by default."""
+        return Needs()
+
+    @property
+    def positions(self) -> Positions:
+        """Where kept tokens sit."""
+        return Positions.ORIGINAL
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is promised of the choice."""
+        return Capabilities()
 
     def checkpoint(self, source: ModelSource, seed: int) -> str:
-        """Digest of the weights that `prepare` will load: part of a record's key.
+        """Digest of the weights that `ready` will load: part of a record's key.
 
         Raises:
             TrainingProblem: there are none for this model and seed; says what trains them.
@@ -64,82 +86,73 @@ class Policy:
         del source, seed
         return ""
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
-        """Get ready for this model and seed, for instance by loading a checkpoint."""
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
+        """The policy that scores on this model and with this seed: by default this one.
+
+        One that learned something returns another, which holds what it loaded in fields; needs,
+        positions and capabilities stay the same.
+        """
+        del model, seed
+        return self
 
     def untrained(self) -> Policy:
-        """The same policy with weights for any model, where `prepare` has none that fit.
+        """The same policy with weights for any model, if `ready` finds none that fit.
 
         The conformance kit checks it on a tiny model, since no rule of the interface depends on
         what weights have learned.
         """
         return self
 
-    def informed(self, trace: Trace) -> Policy:
-        """A copy that knows this context, for `allocate` and `select`, which get scores alone.
-
-        Few need it: a choice that takes more than one score for each token, or layer weights
-        that do not follow from scores. What is learned of a context goes on the copy and never
-        on the policy, which sees other contexts too.
-        """
-        del trace
-        return self
-
     def score(self, view: View) -> Tensor:
         """How much each token deserves to stay: float32 ``[K, n]``, finite, higher = keep."""
-        msg = f"{type(self).__name__} must implement score(view)"
-        raise NotImplementedError(msg)
-
-    def score_all(self, trace: Trace) -> Tensor:
-        """Scores of all layers, float32 ``[layers, K, n]``; by default layer by layer."""
-        import torch  # noqa: PLC0415 - collection must not import torch
-
-        return torch.stack([self.score(view) for view in trace.views])
-
-    def step(self, step: Step) -> Tensor:
-        """Scores of what the cache holds after new tokens: float32 ``[K, m]``, higher = keep.
-
-        Only policies that say so in their capabilities are asked. Pure, as `score` is: what has
-        to be remembered is in the scores, which come back at the next step. By default the
-        entries are scored anew.
-        """
-        return self.score(step.view)
-
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``.
-
-        Args:
-            scores: float32 ``[layers, K, n]``.
-            budget: mean entries per head.
-            protected: bool ``[n]``, tokens that every head must be able to keep.
-        """
-        del protected
-        import torch  # noqa: PLC0415
-
-        return torch.full(scores.shape[:2], budget, dtype=torch.int64)
+        del view
+        name, learns = type(self).__name__, type(self).ready is not Policy.ready
+        made = " in the policy that ready(model, seed) returns" if learns else ""
+        raise NotImplementedError(f"{name} must implement score(view){made}")
 
     def protect(self, tokens: int, budget: int) -> Protection:
-        """Sinks and recents this policy protects beside the contract's.
+        """Sinks and recents this policy protects in addition to the contract's.
 
         What a budget cannot hold is cut.
         """
         del tokens, budget
         return Protection(sinks=0, recents=0)
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+    def allocate(self, choice: Choice) -> Tensor:
+        """Entries per layer and head: int64 ``[layers, K]``, summing to ``budget * layers * K``.
+
+        By default every head gets the budget.
+        """
+        import torch  # noqa: PLC0415 - collection must not import torch
+
+        return torch.full(choice.scores.shape[:2], choice.budget, dtype=torch.int64)
+
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
         """Keep mask, bool ``[layers, K, n]``.
 
         By default the protected tokens, then the highest scores; of equal scores the earlier
         position wins.
 
         Args:
-            scores: float32 ``[layers, K, n]``.
+            choice: what there is to choose from.
             budgets: int64 ``[layers, K]``, entries to keep.
-            protected: bool ``[n]``, tokens that must be kept.
         """
         from kvharness.policy.entries import top_entries  # noqa: PLC0415
 
-        return top_entries(scores, budgets, protected)
+        return top_entries(choice.scores, budgets, choice.protected)
+
+
+@runtime_checkable
+class Stepping(Protocol):
+    """A policy that evicts on the way. `Capabilities` say when: as it decodes, or in blocks."""
+
+    def step(self, step: Step) -> Tensor:
+        """Scores of what the cache holds after new tokens: float32 ``[K, m]``, higher = keep.
+
+        Pure, as `Policy.score` is: what has to be remembered is in the scores, which come back at
+        the next step. ``return self.score(step.view)`` scores the entries anew.
+        """
+        ...
 
 
 ScoreFunction = Callable[[View], "Tensor"]
@@ -156,6 +169,9 @@ class FunctionPolicy(Policy):
 
     def score(self, view: View) -> Tensor:
         return self.function(view)
+
+    def step(self, step: Step) -> Tensor:
+        return self.function(step.view)
 
 
 def as_policy(

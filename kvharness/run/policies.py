@@ -101,7 +101,8 @@ class Lineup:
         for name, found in self.known.items():
             with suppress(PolicyProblem), kept():
                 if found.wraps:
-                    offered = getattr(registry.imported(found, name), "capabilities", None)
+                    # Without a policy inside it is known only what the class itself promises.
+                    offered = getattr(registry.imported(found, name), "own_capabilities", None)
                 else:
                     offered = registry.load(PolicySpec(name=name), self.known).policy.capabilities
                 if isinstance(offered, Capabilities) and offered.allow(self._mode):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from kvharness.discovery.declared import made_ready
 from kvharness.engine.task import Failure, Generate, Setup, Task
 from kvharness.errors import KvharnessError, PolicyProblem, TrainingProblem
 from kvharness.isolation.last_words import BlackBox
@@ -216,8 +218,15 @@ class Runner:
             keep_mask=self._keep_mask if self.settings.masks else None,
             box=self._box,
         )
-        self._prepare(group, waiting, outcome)
-        work = {item.name: tasks for item, tasks in waiting}
+        ready = self._make_ready(group, waiting, outcome)
+        work = {
+            item.name: [
+                replace(task, policy=ready[task.policy.slug])
+                for task in tasks
+                if task.policy.slug in ready
+            ]
+            for item, tasks in waiting
+        }
         for item in self._progress([item for item, _ in waiting], str(group)):
             tasks = [task for task in work[item.name] if task.cell.name not in outcome.failures]
             for result in run_item(setup, item, tasks) if tasks else ():
@@ -233,25 +242,32 @@ class Runner:
     def _keep_mask(self, digest: str, mask: Tensor) -> None:
         write_mask(self.settings.store, digest, mask.cpu().numpy())
 
-    def _prepare(
+    def _make_ready(
         self, group: Group, waiting: list[tuple[Item, list[Task]]], outcome: GroupOutcome
-    ) -> None:
-        """Let each policy load what it needs for this model and seed."""
+    ) -> dict[str, LoadedPolicy]:
+        """The policies that score on this model and with this seed; those that fail are left out.
+
+        They are the group's own, and what they loaded goes with it.
+        """
         from kvharness.isolation.attribution import blamed  # noqa: PLC0415 - torch
 
         tasks = {task.cell.name: task for _, tasks in waiting for task in tasks}
         reasons: dict[str, str] = {}
+        ready: dict[str, LoadedPolicy] = {}
         model = LoadedModel(source=self.source, module=self.runtime.model)
         for slug in {task.policy.slug for task in tasks.values()}:
-            doing = f"policy {slug!r}, preparing for seed {group.seed}"
+            loaded = self.policies[slug]
+            doing = f"policy {slug!r}, getting ready for seed {group.seed}"
             try:
-                with self._box.during(doing), blamed(slug, stage="prepare"):
-                    self.policies[slug].policy.prepare(model, group.seed)
+                with self._box.during(doing), blamed(slug, stage="ready"):
+                    policy = made_ready(loaded.policy, model, group.seed, name=slug)
+                ready[slug] = replace(loaded, policy=policy)
             except KvharnessError as problem:
                 reasons[slug] = str(problem)
         for name, task in tasks.items():
             if task.policy.slug in reasons:
                 outcome.failures[name] = reasons[task.policy.slug]
+        return ready
 
     def _task(self, cell: Cell, item: Item, weights: str) -> Task:
         policy = self.policies[cell.policy]

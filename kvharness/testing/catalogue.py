@@ -17,8 +17,7 @@ from kvharness.testing.checks import (
 from kvharness.testing.examples import MODELLED, PURE
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.one_thread import one_thread
-from kvharness.testing.reading import overrides
-from kvharness.testing.subject import as_given
+from kvharness.testing.subject import as_given, learns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +89,9 @@ def _if_it_sees_sums(policy: Policy) -> str | None:
     return None if policy.needs.column_sums else "it needs no column sums"
 
 
-def _unless_prepared(policy: Policy) -> str | None:
-    made = overrides(policy, "prepare")
-    return "it prepares for a model, and the session has one layer of its own" if made else None
+def _unless_learned(policy: Policy) -> str | None:
+    made = learns(policy)
+    return "it gets ready for a model, and the session has a layer of its own" if made else None
 
 
 #: Every check; `left_out` says which of them do not apply to a policy.
@@ -115,7 +114,7 @@ CHECKS = (
     Check(purity.check_sees_only_its_needs),
     Check(numerics.check_group_order, why_not=_if_it_sees_query_heads),
     Check(numerics.check_query_chunks, why_not=_if_it_sees_sums),
-    Check(repeated.check_survives_repeated_compression, why_not=_unless_prepared),
+    Check(repeated.check_survives_repeated_compression, why_not=_unless_learned),
     Check(engine.check_full_retention_is_identity, MODELLED),
     Check(engine.check_masked_equals_evicted, MODELLED),
     Check(engine.check_cells_independent, MODELLED),

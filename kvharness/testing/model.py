@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kvharness.policy.trace import LayerTrace
     from kvharness.policy.view import Needs
 
-#: Layers, query heads, KV heads and head size of the model that policies prepare for.
+#: Layers, query heads, KV heads and head size of the model that policies get ready for.
 MODEL_SHAPE = Shape(layers=2, heads=4, kv_heads=2, tokens=1, size=16)
 _THETA = 10_000.0
 #: More than any prompt here, so that a batch is one forward pass.

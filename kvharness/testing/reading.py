@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from kvharness.engine.select import informed_policy, score_tokens, select_entries
+from kvharness.engine.select import score_tokens, select_entries
 from kvharness.isolation.torch_settings import kept
 from kvharness.policy.interface import Policy
 from kvharness.testing.reads import noted
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kvharness.policy.trace import Trace
     from kvharness.testing.case import Case
 
-STAGES = ("score", "score_all", "protect", "allocate", "select")
+STAGES = ("score", "protect", "allocate", "select")
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class Reading:
 
     @property
     def all_scores(self) -> list[Any]:
-        """What `score_all` returned, or `score` layer by layer."""
-        return self.returned.get("score_all") or self.returned.get("score") or []
+        """What `score` returned, layer by layer."""
+        return self.returned.get("score", [])
 
     @property
     def reason(self) -> str:
@@ -90,9 +90,10 @@ def read_as_is(
     with torch.no_grad(), global_seed(luck), kept() as reading.changed, noted(policy, "scoring"):
         try:
             reading.scores = score_tokens(watched, trace, name="policy")
-            informed = informed_policy(watched, trace, name="policy")
             scores = reading.scores.clone()
-            reading.given = select_entries(informed, scores, budget, protection, "policy")
+            reading.given = select_entries(
+                watched, trace, scores, budget, protection, name="policy"
+            )
             reading.mask = reading.given.clone()
         except (KeyboardInterrupt, GeneratorExit):
             raise
@@ -126,8 +127,7 @@ def _watched(policy: Policy, reading: Reading) -> Policy:
     Attributes are shared with the original, so state that a policy keeps stays with it.
     """
     kind = type(policy)
-    stages = [name for name in STAGES if name != "score_all" or overrides(policy, name)]
-    namespace: dict[str, Any] = {name: _noting(kind, name, reading) for name in stages}
+    namespace: dict[str, Any] = {name: _noting(kind, name, reading) for name in STAGES}
     twin: Policy = object.__new__(type(kind.__name__, (kind,), {"__slots__": (), **namespace}))
     _share(policy, twin)
     return twin

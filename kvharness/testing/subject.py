@@ -1,4 +1,4 @@
-"""A policy made ready for checking: with a model where it prepares for one."""
+"""A policy made ready for checking: with a model if it learns something of one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from kvharness.discovery.build import misdeclared
-from kvharness.errors import TrainingProblem
+from kvharness.discovery.declared import made_ready, misdeclared
+from kvharness.errors import PolicyProblem, TrainingProblem
 from kvharness.isolation.torch_settings import kept
 from kvharness.policy.interface import FunctionPolicy, LoadedModel, Policy
 from kvharness.testing.mistake import Mistake
@@ -24,16 +24,19 @@ if TYPE_CHECKING:
 
 
 def ready(given: Policy | ScoreFunction) -> Policy:
-    """A policy that can score: a function is wrapped, and one that prepares is prepared.
+    """The policy that scores: a function is wrapped, and one that learns is asked for its own.
 
     Raises:
-        Mistake: `prepare` raised.
+        Mistake: `ready` raised, or returned what it must not.
         TypeError: neither a policy nor a function.
     """
     policy = as_given(given)
-    return (
-        ready_on(policy, TinyModel.of(MODEL_SHAPE))[0] if overrides(policy, "prepare") else policy
-    )
+    return ready_on(policy, TinyModel.of(MODEL_SHAPE))[0] if learns(policy) else policy
+
+
+def learns(policy: Policy) -> bool:
+    """Whether a policy must get ready for a model."""
+    return overrides(policy, "ready")
 
 
 def as_given(given: object) -> Policy:
@@ -48,50 +51,51 @@ def as_given(given: object) -> Policy:
 
 
 def ready_on(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel]:
-    """The policy prepared for a copy of a model, and that copy; both as they were if it does not.
+    """The policy that scores on a copy of a model, and that copy; both as they were by default.
 
     Raises:
-        Mistake: `prepare` raised.
+        Mistake: `ready` raised, or returned what it must not.
     """
-    if not overrides(policy, "prepare"):
-        return policy, model
-    return _prepared(policy, model)[:2]
+    return _made_ready(policy, model)[:2] if learns(policy) else (policy, model)
 
 
-def changed_by_prepare(given: Policy | ScoreFunction) -> list[str]:
-    """Which of torch's settings `prepare` leaves changed.
+def changed_by_ready(given: Policy | ScoreFunction) -> list[str]:
+    """Which of torch's settings `ready` leaves changed.
 
     Raises:
-        Mistake: `prepare` raised.
+        Mistake: `ready` raised, or returned what it must not.
     """
     policy = as_given(given)
-    prepares = overrides(policy, "prepare")
-    return _prepared(policy, TinyModel.of(MODEL_SHAPE))[2] if prepares else []
+    return _made_ready(policy, TinyModel.of(MODEL_SHAPE))[2] if learns(policy) else []
 
 
-def _prepared(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel, list[str]]:
-    mine, place = copied(policy), copy.deepcopy(model)
+def _made_ready(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel, list[str]]:
+    place = copy.deepcopy(model)
     loaded = LoadedModel(source=place.runtime.source, module=place.runtime.model)
     try:
         with kept() as changed:
             try:
-                _prepare(mine, loaded)
+                mine = _ready(copied(policy), loaded)
             except TrainingProblem:
                 # No weights for a tiny model of random weights: none are expected.
-                mine = copied(policy.untrained())
-                _prepare(mine, loaded)
+                mine = _ready(copied(policy.untrained()), loaded)
+    except PolicyProblem as problem:
+        raise Mistake(str(problem).partition(": ")[2]) from None
     except Exception as problem:  # noqa: BLE001 - whatever it raises is the finding
-        raise Mistake(f"prepare(model, seed=0) raised {problem!r} on a tiny Llama") from None
+        raise Mistake(f"ready(model, seed=0) raised {problem!r} on a tiny Llama") from None
     return mine, place, changed
 
 
-def _prepare(policy: Policy, model: LoadedModel) -> None:
-    with noted(policy, "prepare"):
-        policy.prepare(model, seed=0)
+def _ready(policy: Policy, model: LoadedModel) -> Policy:
+    with noted(policy, "ready"):
+        return made_ready(policy, model, 0, name="policy")
 
 
-def cases_for(policy: Policy, **given: Any) -> SearchStrategy[Case]:
-    """Cases of any shape, or of the tiny model's for a policy that prepares for a model."""
-    if not overrides(policy, "prepare"):
-        return cases(**given)
-    return cases(shape=lengths().map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **given)
+def cases_for(given: Policy | ScoreFunction, **changes: Any) -> SearchStrategy[Case]:
+    """Cases of any shape, or of the tiny model's for a policy that gets ready for a model.
+
+    The policy is asked as it was given: the one that `ready` returned need not say that it learned.
+    """
+    if not learns(as_given(given)):
+        return cases(**changes)
+    return cases(shape=lengths().map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **changes)

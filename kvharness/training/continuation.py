@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def retained(
     context: Prefilled, policy: Policy, *, retention: Fraction, name: str, seed: int
 ) -> Tensor:
-    """Keep mask of a prepared policy under the default contract, bool ``[layers, K, n]``.
+    """Keep mask of a policy that is ready under the default contract, bool ``[layers, K, n]``.
 
     Raises:
         PolicyProblem: the policy broke the interface.

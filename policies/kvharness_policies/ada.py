@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Scope, shared_budgets
+from kvharness import Scope, Wrapper, shared_budgets
 from kvharness_policies.head_wise import HEAD_WISE, check_alpha
-from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from kvharness import Choice
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Ada(Wrapper):
     Not verified: the paper's tables, and which of the official code's paths made them.
     """
 
-    capabilities = HEAD_WISE
+    own_capabilities = HEAD_WISE
 
     alpha: float = 0.2
 
@@ -43,13 +44,13 @@ class Ada(Wrapper):
         super().__post_init__()
         check_alpha(self.alpha)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        layers = self.scorer.allocate(scores, budget, protected).cpu().double().mean(dim=1)
-        weights = (layers - int(protected.sum())).clamp(min=0)
+    def allocate(self, choice: Choice) -> Tensor:
+        layers = self.scorer.allocate(choice).cpu().double().mean(dim=1)
+        weights = (layers - int(choice.protected.sum())).clamp(min=0)
         return shared_budgets(
-            scores,
-            budget,
-            protected,
+            choice.scores,
+            choice.budget,
+            choice.protected,
             scope=Scope.LAYER,
             weights=weights,
             safeguard=self.alpha,

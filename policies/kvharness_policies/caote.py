@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, group_mean, window_attention
+from kvharness import Capabilities, Wrapper, group_mean, window_attention
 from kvharness_policies.attention_scores import expect_attention
 from kvharness_policies.h2o import H2O
 from kvharness_policies.lava import LAVa
+from kvharness_policies.rescoring import Rescoring
 from kvharness_policies.snapkv import SnapKV
 from kvharness_policies.tova import TOVA
-from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import Trace, View
+    from kvharness import View
 
 
 #: Below this, 1 - a is rounding: such a token has all attention and stays.
@@ -26,7 +26,7 @@ _LEAST_REST = 1e-6
 
 
 @dataclass(frozen=True)
-class CAOTE(Wrapper):
+class CAOTE(Rescoring, Wrapper):
     """CAOTE (arXiv 2504.14051): what evicting a token would change in the attention output.
 
     Score: ``s[k, j] = a[k, j] / (1 - a[k, j]) * ||o[k] - v[k, j]||_2`` with ``o = sum_j a_j v_j``
@@ -50,7 +50,7 @@ class CAOTE(Wrapper):
     Not verified: the paper's treatment of groups and protected tokens, and its tables.
     """
 
-    capabilities = Capabilities(blocks=True)
+    own_capabilities = Capabilities(blocks=True)
 
     fast: bool = False
 
@@ -60,20 +60,16 @@ class CAOTE(Wrapper):
             raise ValueError(  # noqa: TRY004 - it is a policy, and a wrong one
                 "lava's scores are attention times norms of values; wrap snapkv or ada(snapkv)"
             )
-        if not isinstance(self.scorer, H2O | TOVA | SnapKV):
-            # Others take a block's queries for the whole context's, or keep records of their own.
-            given = replace(self.capabilities, blocks=False)
-            object.__setattr__(self, "capabilities", given)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        # Others take a block's queries for the whole context's, or keep records of their own.
+        able = isinstance(self.scorer, H2O | TOVA | SnapKV)
+        given = super().capabilities
+        return given if able else replace(given, blocks=False)
 
     def score(self, view: View) -> Tensor:
-        return self._error(view, self.scorer.score(view))
-
-    def score_all(self, trace: Trace) -> Tensor:
-        scores = self.scorer.score_all(trace)
-        pairs = zip(trace.views, scores, strict=True)
-        return torch.stack([self._error(view, score) for view, score in pairs])
-
-    def _error(self, view: View, scores: Tensor) -> Tensor:
+        scores = self.scorer.score(view)
         if isinstance(self.scored_by, SnapKV):
             scores = _with_window(view, scores)
         expect_attention(scores, "caote")

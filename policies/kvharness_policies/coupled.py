@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy
-from kvharness_policies.wrapper import Wrapper
+from kvharness import Capabilities, Needs, Policy, Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import Trace
+    from kvharness import Choice, Trace
 
 
 class Groups(StrEnum):
@@ -48,7 +46,7 @@ class Coupled(Wrapper):
     A larger budget may take a group whose room single tokens had before, so budgets do not nest.
     """
 
-    capabilities = Capabilities(nested=False)
+    own_capabilities = Capabilities(nested=False)
 
     groups: str = Groups.SENTENCES
     group: int = 16
@@ -60,14 +58,10 @@ class Coupled(Wrapper):
             raise ValueError(f"groups={self.groups!r}: expected one of {', '.join(Groups)}")
         if self.group < 1:
             raise ValueError(f"group={self.group}: expected 1 or more tokens")
-        told = Needs(boundaries=self.groups == Groups.SENTENCES)
-        object.__setattr__(self, "needs", self.needs.union(told))
 
-    def informed(self, trace: Trace) -> Policy:
-        other = copy.copy(self)
-        object.__setattr__(other, "scorer", self.scorer.informed(trace))
-        object.__setattr__(other, "_members", self._members_of(trace))
-        return other
+    @property
+    def own_needs(self) -> Needs:
+        return Needs(boundaries=self.groups == Groups.SENTENCES)
 
     def _members_of(self, trace: Trace) -> Tensor:
         """Which group each token is in, int64 ``[n]``."""
@@ -78,11 +72,13 @@ class Coupled(Wrapper):
             raise ValueError("views carry no boundaries; declare Needs(boundaries=True)")
         return ends.cumsum(dim=0) - ends.long()
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        member: Tensor = self._members  # type: ignore[attr-defined]
-        whole = self._whole(scores, budgets - protected.sum(), ~protected, member)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        member, protected = self._members_of(choice.trace), choice.protected
+        room = budgets - protected.sum()
+        whole = self._whole(choice.scores, room, ~protected, member)
         # The highest scores fill what the protected tokens and whole groups leave.
-        return Policy.select(self, scores, budgets, protected | whole[..., member])
+        kept = replace(choice, protected=protected | whole[..., member])
+        return Policy.select(self, kept, budgets)
 
     def _whole(self, scores: Tensor, room: Tensor, free: Tensor, member: Tensor) -> Tensor:
         """Groups that are kept whole, bool ``[layers, K, groups]``."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Capabilities, Policy, group_mean
+from kvharness import Capabilities, Policy, Wrapper, group_mean
 from kvharness_policies.attention_scores import expect_attention
-from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, Trace
+    from kvharness import Choice, LoadedModel, Trace
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class CriticalKV(Wrapper):
     A larger budget has a larger first stage, so budgets do not nest.
     """
 
-    capabilities = Capabilities(nested=False)
+    own_capabilities = Capabilities(nested=False)
 
     share: float = 0.5
     epsilon: float = 1e-4
@@ -55,25 +53,41 @@ class CriticalKV(Wrapper):
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon={self.epsilon}: expected a number from 0")
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
-        super().prepare(model, seed)
-        # Follow from the model, so they are no field.
-        object.__setattr__(self, "_projections", output_projections(model))
+    def ready(self, model: LoadedModel, seed: int) -> CriticalKV:
+        return ProjectingCriticalKV(
+            self.scorer.ready(model, seed),
+            share=self.share,
+            epsilon=self.epsilon,
+            projections=tuple(output_projections(model)),
+        )
 
-    def informed(self, trace: Trace) -> Policy:
-        projections: list[Tensor] = self._projections  # type: ignore[attr-defined]
-        norms = [output_norms(view.values, projections[view.layer]) for view in trace.views]
-        other = copy.copy(self)
-        object.__setattr__(other, "scorer", self.scorer.informed(trace))
-        object.__setattr__(other, "_norms", torch.stack(norms))
-        return other
-
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        norms: Tensor = self._norms  # type: ignore[attr-defined]
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        scores, protected = choice.scores, choice.protected
         expect_attention(scores, "criticalkv")
         first = (budgets * self.share).long().clamp(min=int(protected.sum())).minimum(budgets)
-        pinned = Policy.select(self, scores, first, protected)
-        return Policy.select(self, (scores + self.epsilon) * norms, budgets, pinned)
+        pinned = Policy.select(self, choice, first)
+        critical = (scores + self.epsilon) * self.norms(choice.trace)
+        return Policy.select(self, replace(choice, scores=critical, protected=pinned), budgets)
+
+    def norms(self, trace: Trace) -> Tensor:
+        """``n`` of all layers, ``[layers, K, n]``; of the policy that `ready` returns."""
+        msg = "the output projections are those of a model: ask ready(model, seed) for the policy"
+        raise NotImplementedError(msg)
+
+
+@dataclass(frozen=True)
+class ProjectingCriticalKV(CriticalKV):
+    """CriticalKV on one model.
+
+    Args:
+        projections: as `output_projections` finds them.
+    """
+
+    projections: tuple[Tensor, ...] = field(kw_only=True, repr=False, compare=False)
+
+    def norms(self, trace: Trace) -> Tensor:
+        pairs = zip(trace.views, self.projections, strict=True)
+        return torch.stack([output_norms(view.values, weights) for view, weights in pairs])
 
 
 def output_projections(model: LoadedModel) -> list[Tensor]:

@@ -68,8 +68,10 @@ class DapQ(Policy):
             raise ValueError(f"content={self.content!r}: expected one of {', '.join(CONTENTS)}")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel}: expected an odd number, 1 or more")
-        # Follows from the parameters, so it is no field: only they may enter a record's key.
-        object.__setattr__(self, "needs", Needs(probes=frozenset({self.probe})))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(probes=frozenset({self.probe}))
 
     @property
     def probe(self) -> Probe:

@@ -40,7 +40,10 @@ class DecodeProximal(Policy):
             raise ValueError(f"window={self.window}: expected 1 or more queries")
         if not self.tau > 0:
             raise ValueError(f"tau={self.tau}: expected a number of tokens above 0")
-        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(queries=self.window)
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,12 +64,33 @@ class ExpectedAttention(Policy):
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon={self.epsilon}: expected a number from 0")
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> RotatingExpectedAttention:
         del seed
         frequencies = rotary_frequencies(model.module)
         _expect_rotation(model, frequencies)
-        # Follows from the model, so it is no field.
-        object.__setattr__(self, "_frequencies", frequencies)
+        return RotatingExpectedAttention(
+            sinks=self.sinks,
+            horizon=self.horizon,
+            covariance=self.covariance,
+            value_norm=self.value_norm,
+            epsilon=self.epsilon,
+            frequencies=frequencies,
+        )
+
+    def protect(self, tokens: int, budget: int) -> Protection:
+        del tokens, budget
+        return Protection(sinks=self.sinks, recents=0)
+
+
+@dataclass(frozen=True)
+class RotatingExpectedAttention(ExpectedAttention):
+    """Expected attention on one model.
+
+    Args:
+        frequencies: as `rotary_frequencies` finds them.
+    """
+
+    frequencies: Tensor = field(kw_only=True, repr=False, compare=False)
 
     def score(self, view: View) -> Tensor:
         scores = torch.zeros(view.kv_heads, view.tokens, device=view.keys.device)
@@ -79,10 +100,6 @@ class ExpectedAttention(Policy):
                 norms = view.values[:, self.sinks :].float().norm(dim=-1)
                 scores[:, self.sinks :] = (scores[:, self.sinks :] + self.epsilon) * norms
         return scores
-
-    def protect(self, tokens: int, budget: int) -> Protection:
-        del tokens, budget
-        return Protection(sinks=self.sinks, recents=0)
 
     def _attention(self, view: View) -> Tensor:
         """Expected attention beyond the sinks, ``[K, n - sinks]``."""
@@ -120,8 +137,7 @@ class ExpectedAttention(Policy):
         return _turn(view.queries.float(), angles.cos(), -angles.sin())
 
     def _angles(self, positions: Tensor) -> Tensor:
-        frequencies: Tensor = self._frequencies  # type: ignore[attr-defined]
-        return positions.float()[:, None] * frequencies.to(positions.device)
+        return positions.float()[:, None] * self.frequencies.to(positions.device)
 
 
 def rotary_frequencies(module: Any) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Policy
+from kvharness import Capabilities
+from kvharness_policies.rescoring import Rescoring
 from kvharness_policies.zero_scores import zero_scores
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Floor(Policy):
+class Floor(Rescoring):
     """The ground: only the contract's sinks and recents, which the harness makes its budget.
 
     Score: zeros ``[K, n]``; under any larger budget the earliest tokens would fill the rest.

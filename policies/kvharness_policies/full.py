@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Policy
+from kvharness import Capabilities
+from kvharness_policies.rescoring import Rescoring
 from kvharness_policies.zero_scores import zero_scores
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Full(Policy):
+class Full(Rescoring):
     """The ceiling: nothing is evicted, because the harness gives it a budget of all tokens.
 
     Score: zeros ``[K, n]``.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, Policy, Protection, group_mean
+from kvharness import Capabilities, Needs, Protection, group_mean
 from kvharness_policies.column_sums import column_sums
+from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class H2O(Policy):
+class H2O(Rescoring):
     """H2O (arXiv 2306.14048): heavy hitters of summed attention, and the recent half.
 
     Score: ``s[k, j] = mean over h in group(k) of sum_i A[h, i, j]``; ``[H, n]`` to ``[K, n]``.

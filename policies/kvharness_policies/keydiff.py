@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import cosine_similarity, normalize
 
-from kvharness import Capabilities, Policy
+from kvharness import Capabilities
+from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeyDiff(Policy):
+class KeyDiff(Rescoring):
     """KeyDiff (arXiv 2504.15364): keys unlike the mean direction stay.
 
     Score: ``s[k, j] = -cos(key[k, j], a[k])`` with ``a[k] = mean_j key[k, j] / ||key[k, j]||``

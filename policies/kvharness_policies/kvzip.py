@@ -21,7 +21,7 @@ from kvharness import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import Probe, View
+    from kvharness import Choice, Probe, View
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ class KVzip(Policy):
         for name, number, least in (("chunk", self.chunk, 1), ("sinks", self.sinks, 0)):
             if number < least:
                 raise ValueError(f"{name}={number}: expected {least} or more tokens")
-        # Follows from the parameters, so it is no field: only they may enter a record's key.
-        object.__setattr__(self, "needs", Needs(probes=frozenset({self.probe})))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(probes=frozenset({self.probe}))
 
     @property
     def probe(self) -> Probe:
@@ -83,5 +85,6 @@ class KVzip(Policy):
         del tokens, budget
         return Protection(sinks=self.sinks, recents=0)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+    def allocate(self, choice: Choice) -> Tensor:
+        scores, budget, protected = choice.scores, choice.budget, choice.protected
         return shared_budgets(scores, budget, protected, scope=Scope.MODEL)

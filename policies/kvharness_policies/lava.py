@@ -15,7 +15,7 @@ from kvharness_policies.snapkv import SnapKV
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import View
+    from kvharness import Choice, View
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,14 @@ class LAVa(SnapKV):
             scores[:, :prefix] = norms * pooled.unflatten(0, (view.kv_heads, -1)).amax(dim=1)
         return scores
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+    def allocate(self, choice: Choice) -> Tensor:
+        scores, protected = choice.scores, choice.protected
         return shared_budgets(
             scores,
-            budget,
+            choice.budget,
             protected,
             scope=Scope.LAYER,
-            weights=_entropies(scores[..., ~protected.to(scores.device)]),
+            weights=_entropies(scores[..., ~protected]),
             safeguard=self.alpha,
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, Policy, group_mean
+from kvharness import Capabilities, Needs, group_mean
+from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Oracle(Policy):
+class Oracle(Rescoring):
     """The positive control: keeps what the true question and answer will attend to.
 
     Score: ``s[k, j] = mean over h in group(k) of F[h, j]`` with ``F`` ``[H, n]`` the

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Policy
+from kvharness import Capabilities
+from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Position(Policy):
+class Position(Rescoring):
     """The first ``sinks`` and the last ``b - sinks`` tokens, at their original positions.
 
     Score: ``s[k, j] = n`` for ``j < sinks``, else ``j``; shape ``[K, n]``. It ranks all

@@ -15,6 +15,8 @@ from kvharness_policies.snapkv import SnapKV
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kvharness import Choice
+
 
 @dataclass(frozen=True)
 class PyramidKV(SnapKV):
@@ -47,7 +49,8 @@ class PyramidKV(SnapKV):
         if not 1 <= self.beta < math.inf:
             raise ValueError(f"beta={self.beta}: expected a number from 1")
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
+    def allocate(self, choice: Choice) -> Tensor:
+        scores, budget, protected = choice.scores, choice.budget, choice.protected
         layers, _, tokens = scores.shape
         kept = int(protected.sum())
         weights = self._weights(layers, budget - kept, tokens - kept, tokens)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Policy
+from kvharness import Capabilities
+from kvharness_policies.rescoring import Rescoring
 from kvharness_policies.uniform import uniform
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Random(Policy):
+class Random(Rescoring):
     """Every layer and KV head keeps its own random tokens.
 
     Score: ``s[k, j] ~ U(0, 1)``, shape ``[K, n]``, independent between layers and heads.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvharness import Capabilities, Policy
@@ -11,7 +11,7 @@ from kvharness_policies.uniform import uniform
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import Trace, View
+    from kvharness import Choice, View
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class RandomTied(Policy):
 
     Score: ``s[l, k, j] = u[j]`` with ``u[j] ~ U(0, 1)``, shape ``[layers, K, n]``.
     Source: ours; the chance level of a cache that holds a fraction of the tokens. No
-    parameters. The generator of a view differs between layers, so the draw is the first
-    layer's; `score` of another layer alone ties its heads but not the layers.
+    parameters. The generator of a view differs between layers, so the draw is the first layer's:
+    `score` ties the heads of a layer, and `select` the layers.
     """
 
     capabilities = Capabilities(deterministic=False)
@@ -30,5 +30,6 @@ class RandomTied(Policy):
         draw = uniform((1, view.tokens), view.rng).to(view.keys.device)
         return draw.repeat(view.kv_heads, 1)
 
-    def score_all(self, trace: Trace) -> Tensor:
-        return self.score(trace.views[0]).repeat(len(trace.layers), 1, 1)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        tied = choice.scores[:1].expand_as(choice.scores)
+        return super().select(replace(choice, scores=tied), budgets)

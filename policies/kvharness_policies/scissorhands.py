@@ -56,8 +56,10 @@ class Scissorhands(Policy):
             raise ValueError(f"recents={self.recents}: expected 0 or more tokens")
         if self.record not in _RECORDS:
             raise ValueError(f"record={self.record!r}: expected one of {', '.join(_RECORDS)}")
-        # Follows from the window, so it is no field.
-        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(queries=self.window)
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

@@ -60,8 +60,10 @@ class SnapKV(Policy):
         if self.pooling not in _POOLINGS:
             msg = f"pooling={self.pooling!r}: expected one of {', '.join(_POOLINGS)}"
             raise ValueError(msg)
-        # Follows from the window, so it is no field: only parameters may enter a record's key.
-        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(queries=self.window)
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

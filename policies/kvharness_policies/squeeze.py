@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy, Scope, shared_budgets
-from kvharness_policies.wrapper import Wrapper
+from kvharness import Capabilities, Needs, Scope, Wrapper, shared_budgets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kvharness import Trace
+    from kvharness import Choice
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Squeeze(Wrapper):
     Not verified: the paper's tables; its abstract speaks of two groups, the code has three.
     """
 
-    needs = Needs(hidden_similarity=True)
-    capabilities = Capabilities(head_wise=True, nested=False)
+    own_needs = Needs(hidden_similarity=True)
+    own_capabilities = Capabilities(head_wise=True, nested=False)
 
     reduced: float = 0.5
 
@@ -59,18 +57,13 @@ class Squeeze(Wrapper):
         if not 0 <= self.reduced <= 1:
             raise ValueError(f"reduced={self.reduced}: expected a share from 0 to 1")
 
-    def informed(self, trace: Trace) -> Policy:
-        found = [view.similarity for view in trace.views]
+    def allocate(self, choice: Choice) -> Tensor:
+        found = [view.similarity for view in choice.trace.views]
         similarities = [each for each in found if each is not None]
         if len(similarities) < len(found):
             raise ValueError("views carry no similarity; declare Needs(hidden_similarity=True)")
-        other = copy.copy(self)
-        object.__setattr__(other, "scorer", self.scorer.informed(trace))
-        object.__setattr__(other, "_weights", layer_weights(similarities, self.reduced))
-        return other
-
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        weights: Tensor = self._weights  # type: ignore[attr-defined]
+        weights = layer_weights(similarities, self.reduced)
+        scores, budget, protected = choice.scores, choice.budget, choice.protected
         return shared_budgets(scores, budget, protected, scope=Scope.HEAD, weights=weights)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, Policy, window_attention
+from kvharness import Capabilities, Needs, window_attention
+from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TOVA(Policy):
+class TOVA(Rescoring):
     """TOVA (arXiv 2401.06104): attention of the last token, the same for all heads.
 
     Score: ``s[k, j] = mean over all h of A[h, n - 1, j]``; ``[H, 1, n]`` to ``[K, n]`` with

@@ -54,7 +54,10 @@ class ValueBlocks(Policy):
             raise ValueError(f"block={self.block}: expected 1 or more tokens")
         if self.window < 1:
             raise ValueError(f"window={self.window}: expected 1 or more queries")
-        object.__setattr__(self, "needs", Needs(queries=self.window))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(queries=self.window)
 
     def score(self, view: View) -> Tensor:
         # In float64: 1 - a and mu - o cancel where one block has nearly all attention.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Policy, Protection
+from kvharness import Needs, Policy, Protection
 from kvharness_policies.h2o import H2O
 from kvharness_policies.scissorhands import Scissorhands
 
@@ -47,8 +47,10 @@ class VATP(Policy):
             raise ValueError(f"base={self.base!r}: expected one of {', '.join(_BASES)}")
         if self.sinks < 0:
             raise ValueError(f"sinks={self.sinks}: expected 0 or more tokens")
-        # Follows from the base, so it is no field.
-        object.__setattr__(self, "needs", _BASES[self.base].needs)
+
+    @property
+    def needs(self) -> Needs:
+        return _BASES[self.base].needs
 
     def score(self, view: View) -> Tensor:
         norms: Tensor = view.values.float().norm(p=1, dim=-1)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kvharness import Policy
-from kvharness.discovery.build import build, misdeclared, takes
+from kvharness.discovery.build import build, takes
 from kvharness.policy.interface import FunctionPolicy
 
 if TYPE_CHECKING:
@@ -109,12 +109,3 @@ def test_parameters_are_told_with_their_defaults() -> None:
     assert takes(ordered) == "its parameters are order='first'"
     assert takes(lambda: None) == "it takes no parameters"
     assert takes(min) == "it says of no parameters that it takes them"
-
-
-def test_declarations_have_types() -> None:
-    assert not misdeclared(Plain())
-
-    class Wrong(Plain):
-        needs: ClassVar[Any] = {"queries": 8}  # type: ignore[misc]
-
-    assert misdeclared(Wrong()) == "needs is a dict, expected Needs"

@@ -13,6 +13,7 @@ import torch
 from kvharness import Positions, Protection
 from kvharness.cell import Cell
 from kvharness.contract import Contract
+from kvharness.discovery.declared import made_ready
 from kvharness.discovery.registry import installed, load
 from kvharness.discovery.spec import PolicySpec
 from kvharness.engine import selector
@@ -184,11 +185,11 @@ class Run:
     masks: dict[str, Tensor]
 
 
-def prepared(spec: PolicySpec, runtime: Runtime, path: Path) -> Task:
+def ready(spec: PolicySpec, runtime: Runtime, path: Path) -> Task:
     loaded = load(spec, installed())
-    policy = loaded.policy.untrained()
     source = ModelSource(name="made", path=path, digest="0")
-    policy.prepare(LoadedModel(source=source, module=runtime.model), 0)
+    model = LoadedModel(source=source, module=runtime.model)
+    policy = made_ready(loaded.policy.untrained(), model, 0, name=spec.slug)
     column = None if spec.slug in {"full", "floor"} else RETENTION
     cell = Cell(suite="qa", policy=spec.slug, retention=column, seed=0)
     return Task(cell=cell, policy=replace(loaded, policy=policy), key=f"key of {spec}")
@@ -203,13 +204,11 @@ def run(
     changes = {"model_type": request.param, **ARCHITECTURES[request.param]}
     plain, runtime = make_pair(AutoConfig.for_model(**{**SHARED, **changes}))
     kinds = changes.get("layer_types", ["full_attention"] * SHARED["num_hidden_layers"])
-    tasks = [prepared(spec, runtime, tmp_path_factory.getbasetemp()) for spec in SPECS]
+    tasks = [ready(spec, runtime, tmp_path_factory.getbasetemp()) for spec in SPECS]
     masks: dict[str, Tensor] = {}
 
-    def note(
-        policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
-    ) -> Tensor:
-        masks[name] = select_entries(policy, scores, budget, protection, name)
+    def note(*given: Any, name: str) -> Tensor:
+        masks[name] = select_entries(*given, name=name)
         return masks[name]
 
     contract = Contract(context=TOKENS, protection=PROTECTION)

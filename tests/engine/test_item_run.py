@@ -4,7 +4,7 @@ import re
 import sys
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness import Trace, View
+    from kvharness import Choice, Trace, View
     from kvharness.engine.answer import Answers
     from kvharness.model.loaded import Runtime
     from tests.conftest import MakePair
@@ -113,11 +113,11 @@ def names() -> list[str]:
     """
     known = installed()
     alone = [name for name, found in known.items() if not found.wraps]
-    return [n for n in alone if not prepares(load(PolicySpec(name=n), known).policy)]
+    return [n for n in alone if not learns(load(PolicySpec(name=n), known).policy)]
 
 
-def prepares(policy: Policy) -> bool:
-    return type(policy).prepare is not Policy.prepare
+def learns(policy: Policy) -> bool:
+    return type(policy).ready is not Policy.ready
 
 
 def all_tasks() -> list[Task]:
@@ -146,9 +146,16 @@ class Masks:
         monkeypatch.setattr(selector, "select_entries", self.note)
 
     def note(
-        self, policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
+        self,
+        policy: Policy,
+        trace: Trace,
+        scores: Tensor,
+        budget: int,
+        protection: Protection,
+        *,
+        name: str,
     ) -> Tensor:
-        mask = select_entries(policy, scores, budget, protection, name)
+        mask = select_entries(policy, trace, scores, budget, protection, name=name)
         self.of.setdefault(f"{name} {budget}", []).append(mask)
         return mask
 
@@ -329,16 +336,16 @@ class Broken(Policy):
             score[1, 3] = float("nan")
         return score
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        budgets = super().allocate(scores, budget, protected)
+    def allocate(self, choice: Choice) -> Tensor:
+        budgets = super().allocate(choice)
         if self.how in {"uneven", "too much"}:
             budgets[0, 0] += 1
         if self.how == "uneven":
             budgets[1, 1] -= 1
         return budgets
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        mask = super().select(scores, budgets, protected)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        mask = super().select(choice, budgets)
         return mask.flip(-1) if self.how == "mirrored" else mask
 
 
@@ -642,25 +649,24 @@ def test_a_policy_may_score_with_a_module(runtime: Runtime, item: Item) -> None:
 
 @dataclass(frozen=True)
 class Informed(Policy):
-    """Keeps the tokens of the largest values, which only its copy for a context knows."""
+    """Keeps the tokens of the largest values, which it looks up as it selects."""
 
-    seen: list[int] = field(default_factory=list)
-    sums: Tensor | None = None
+    scored: list[int] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
 
     def score(self, view: View) -> Tensor:
+        self.scored.append(view.tokens)
         return torch.zeros(view.kv_heads, view.tokens)
 
-    def informed(self, trace: Trace) -> Policy:
-        self.seen.append(trace.tokens)
-        sums = torch.stack([view.values.float().sum(dim=-1) for view in trace.views])
-        return replace(self, sums=sums)
-
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        assert self.sums is not None
-        return super().select(scores + self.sums, budgets, protected)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        self.chosen.append(choice.trace.tokens)
+        sums = torch.stack([view.values.float().sum(dim=-1) for view in choice.trace.views])
+        return super().select(replace(choice, scores=choice.scores + sums), budgets)
 
 
-def test_a_policy_is_informed_once_a_context(runtime: Runtime) -> None:
+def test_a_policy_scores_a_context_once_and_selects_from_it_for_each_retention(
+    runtime: Runtime,
+) -> None:
     policy = Informed()
     tasks = [scripted(policy, retention=retention) for retention in (QUARTER, HALF)]
     first, second = make_item(seed=1), make_item(tokens=TOKENS - 4, seed=2)
@@ -668,7 +674,9 @@ def test_a_policy_is_informed_once_a_context(runtime: Runtime) -> None:
     for item in (first, second, first):
         records = records_of(run_item(make_setup(runtime), item, tasks))
         digests.append([record.mask_digest for record in records])
-    assert policy.seen == [TOKENS, TOKENS - 4, TOKENS]
+    lengths = [TOKENS, TOKENS - 4, TOKENS]
+    assert policy.scored == [each for each in lengths for _ in range(LAYERS)]
+    assert policy.chosen == [each for each in lengths for _ in tasks]
     assert digests[0] == digests[2]
     assert digests[0] != digests[1]
 
@@ -679,13 +687,13 @@ class Careless(Policy):
     def score(self, view: View) -> Tensor:
         return torch.rand(view.kv_heads, view.tokens, generator=view.rng)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        scores.neg_()
-        return super().allocate(scores, budget, protected)
+    def allocate(self, choice: Choice) -> Tensor:
+        choice.scores.neg_()
+        return super().allocate(choice)
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        mask = super().select(scores, budgets, protected)
-        scores.masked_fill_(mask, -9.0)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        mask = super().select(choice, budgets)
+        choice.scores.masked_fill_(mask, -9.0)
         return mask
 
 
@@ -777,15 +785,9 @@ def test_a_policy_that_spoils_shared_tensors_while_it_selects_fails_alone(
     spoil: Callable[[View], None], runtime: Runtime, item: Item
 ) -> None:
     class SpoilsLater(Careless):
-        views: ClassVar[list[View]] = []
-
-        def score(self, view: View) -> Tensor:
-            self.views.append(view)
-            return super().score(view)
-
-        def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-            spoil(self.views[-1])
-            return super().select(scores, budgets, protected)
+        def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+            spoil(choice.trace.views[-1])
+            return super().select(choice, budgets)
 
     tasks = [named("snapkv"), scripted(SpoilsLater()), named("knorm"), named("full")]
     first, failed, *others = run_item(make_setup(runtime), item, tasks)

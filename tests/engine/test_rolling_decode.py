@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvharness.model.loaded import Runtime
-    from kvharness.policy.view import View
+    from kvharness.policy.view import Choice, View
     from tests.conftest import MakePair
 
 TOKENS, BUDGET = 24, 12
@@ -229,8 +229,8 @@ class HeadWise(Failing):
     def step(self, step: Step) -> Any:
         return step.scores
 
-    def allocate(self, scores: Any, budget: int, protected: Any) -> Any:
-        budgets = super().allocate(scores, budget, protected)
+    def allocate(self, choice: Choice) -> Any:
+        budgets = super().allocate(choice)
         budgets[:, 0] += 1
         budgets[:, 1] -= 1
         return budgets

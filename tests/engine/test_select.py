@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvharness import Needs, Policy, Protection, Trace
-from kvharness.engine.select import (
-    keep_mask,
-    mask_digest,
-    verified_budgets,
-    verified_mask,
-    verified_scores,
-)
+from kvharness.engine.select import keep_mask, mask_digest, verified_budgets, verified_mask
 from kvharness.errors import PolicyProblem
 from kvharness.policy.entries import protected_mask, top_entries
 from kvharness.policy.trace import LayerTrace
@@ -27,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness import View
+    from kvharness import Choice, View
 
 BUDGET = 5
 
@@ -52,44 +46,28 @@ class Scripted(Policy):
         score = torch.arange(view.tokens).float().repeat(view.kv_heads, 1)
         return self.given["score"](view, score) if "score" in self.given else score
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Any:
-        return self._changed("allocate", super().allocate(scores, budget, protected))
+    def allocate(self, choice: Choice) -> Any:
+        return self._changed("allocate", super().allocate(choice))
 
     def protect(self, tokens: int, budget: int) -> Any:
         return self._changed("protect", super().protect(tokens, budget))
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Any:
-        return self._changed("select", super().select(scores, budgets, protected))
+    def select(self, choice: Choice, budgets: Tensor) -> Any:
+        return self._changed("select", super().select(choice, budgets))
 
     def _changed(self, stage: str, usual: object) -> object:
         return self.given[stage](usual) if stage in self.given else usual
 
 
-class AllAtOnce(Scripted):
-    def score_all(self, trace: Trace) -> Any:
-        return self._changed("score_all", super().score_all(trace))
-
-
-@dataclass(frozen=True)
 class Informed(Policy):
-    """Keeps the tokens whose values the context makes largest; its scores say nothing."""
-
-    sums: Tensor | None = None
-
-    def informed(self, trace: Trace) -> Any:
-        return replace(self, sums=torch.stack([view.values.sum(dim=-1) for view in trace.views]))
+    """Keeps the tokens of the largest values, which it looks up as it selects; scores are 0."""
 
     def score(self, view: View) -> Tensor:
         return torch.zeros(view.kv_heads, view.tokens)
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        assert self.sums is not None
-        return super().select(scores + self.sums, budgets, protected)
-
-
-class Misinformed(Informed):
-    def informed(self, trace: Trace) -> Any:
-        return trace
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        sums = torch.stack([view.values.sum(dim=-1) for view in choice.trace.views])
+        return super().select(replace(choice, scores=choice.scores + sums), budgets)
 
 
 def run(policy: Policy, protection: Protection = PROTECTION) -> Tensor:
@@ -110,10 +88,6 @@ def test_a_sound_policy_keeps_exactly_its_budget() -> None:
     assert mask.shape == SHAPE
     # The sink, and the four highest scores: the last four.
     assert mask.tolist() == [[[j in {0, 6, 7, 8, 9} for j in range(TOKENS)]] * HEADS] * LAYERS
-
-
-def test_score_all_and_score_layer_by_layer_are_the_same() -> None:
-    assert torch.equal(run(AllAtOnce()), run(Scripted()))
 
 
 def test_more_protection_is_kept_and_cut_to_the_budget() -> None:
@@ -154,23 +128,6 @@ def test_a_wrong_score_names_policy_layer_and_what_was_expected(
     error = problem(Scripted({"score": in_layer(layer, change)}))
     assert error.layer == layer
     assert re.match(rf"policy 'mine' \(layer {layer}\): {message}", str(error))
-
-
-@pytest.mark.parametrize(
-    ("change", "layer", "message"),
-    [
-        (lambda s: s[1:], None, r"score returned shape \(2, 2, 10\), expected \(3, 2, 10\)"),
-        (lambda _: [0.0], None, "score returned list, expected a tensor"),
-        (lambda s: s.half(), None, "score returned torch.float16, expected torch.float32"),
-        (lambda s: put(s, (2, 0, 3), float("nan")), 2, "score has 1 NaN or infinite entries, exp"),
-    ],
-)
-def test_a_wrong_score_all_says_what_was_expected(
-    change: Callable[[Tensor], object], layer: int | None, message: str
-) -> None:
-    error = problem(AllAtOnce({"score_all": change}))
-    assert error.layer == layer
-    assert re.search(message, str(error))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +247,6 @@ def test_head_wise_budgets_are_kept_as_allocated(data: st.DataObject, budget: in
 
 def test_the_checks_return_what_they_are_given() -> None:
     scores = torch.rand(SHAPE)
-    assert verified_scores(scores, SHAPE, "mine") is scores
     budgets = torch.full((LAYERS, HEADS), BUDGET, dtype=torch.int32)
     assert verified_budgets(budgets, SHAPE, BUDGET, "mine").dtype == torch.int64
     mask = top_entries(scores, budgets, protected_mask(TOKENS, PROTECTION))
@@ -320,14 +276,17 @@ def test_a_digest_knows_the_shape() -> None:
 class Rewrites(Scripted):
     """Changes what it is given, which must not reach what verifies it."""
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Any:
-        budgets = super().allocate(scores, budget, protected)
-        scores.fill_(float("nan"))
+    def allocate(self, choice: Choice) -> Any:
+        budgets = super().allocate(choice)
+        choice.scores.fill_(float("nan"))
+        choice.protected.fill_(0)
         return budgets
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Any:
+    def select(self, choice: Choice, budgets: Tensor) -> Any:
+        assert choice.scores.isfinite().all()
+        assert int(choice.protected.sum()) == PROTECTION.total
         budgets += self.given["more"]
-        return super().select(scores, budgets, protected)
+        return super().select(choice, budgets)
 
 
 def test_rewriting_budgets_does_not_change_what_is_expected() -> None:
@@ -341,8 +300,28 @@ def test_a_policy_selects_knowing_its_context() -> None:
     budgets = torch.full((LAYERS, HEADS), BUDGET)
     expected = top_entries(sums, budgets, torch.zeros(TOKENS, dtype=torch.bool))
     assert torch.equal(run(policy, Protection(sinks=0, recents=0)), expected)
-    assert policy.sums is None
 
 
-def test_informed_must_return_a_policy() -> None:
-    assert "informed returned Trace, expected a Policy" in str(problem(Misinformed()))
+def test_each_stage_is_given_the_whole_choice() -> None:
+    class Looks(Scripted):
+        def allocate(self, choice: Choice) -> Any:
+            seen.append(choice)
+            return super().allocate(choice)
+
+        def select(self, choice: Choice, budgets: Tensor) -> Any:
+            seen.append(choice)
+            return super().select(choice, budgets)
+
+        def protect(self, tokens: int, budget: int) -> Any:
+            assert (tokens, budget) == (TOKENS, BUDGET)
+            return Protection(sinks=2, recents=0)
+
+    seen: list[Choice] = []
+    run(Looks())
+    first, second = seen
+    assert first.budget == second.budget == BUDGET
+    assert first.protected.tolist() == [j in {0, 1, 8, 9} for j in range(TOKENS)]
+    assert torch.equal(first.scores, second.scores)
+    assert first.trace is second.trace
+    with pytest.raises(FrozenInstanceError):
+        first.budget = 3  # type: ignore[misc]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pytest
     from torch import Tensor
 
-    from kvharness import Policy, Protection
+    from kvharness import Policy, Protection, Trace
 
 #: What the lowest score that is kept and the highest one that is not must be apart, relative to
 #: themselves. Without vector units instead of AVX2, scores move by 1.5e-5 at most.
@@ -69,9 +69,16 @@ class Borders:
             patch.setattr(place, "select_entries", self._note)
 
     def _note(
-        self, policy: Policy, scores: Tensor, budget: int, protection: Protection, name: str
+        self,
+        policy: Policy,
+        trace: Trace,
+        scores: Tensor,
+        budget: int,
+        protection: Protection,
+        *,
+        name: str,
     ) -> Tensor:
-        mask = select_entries(policy, scores, budget, protection, name)
+        mask = select_entries(policy, trace, scores, budget, protection, name=name)
         tokens = mask.shape[-1]
         whole = whole_protection(policy, tokens, budget, protection, name)
         rows = self.of.setdefault(name, Rows())

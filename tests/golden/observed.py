@@ -177,6 +177,5 @@ def _loaded(name: str, runtime: Runtime) -> LoadedPolicy:
         )
     (spec,) = PolicySpec.parse_list(name)
     loaded = registry.load(spec, registry.installed())
-    policy = loaded.policy.untrained()
-    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
-    return replace(loaded, policy=policy)
+    model = LoadedModel(source=runtime.source, module=runtime.model)
+    return replace(loaded, policy=loaded.policy.untrained().ready(model, 0))

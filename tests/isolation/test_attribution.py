@@ -14,9 +14,9 @@ from kvharness.isolation.attribution import blamed
 
 def test_what_is_raised_gets_the_name_the_stage_and_the_place() -> None:
     expected = (
-        r"^policy 'mine': prepare failed with OSError: no checkpoint \(test_attribution\.py:\d+\)$"
+        r"^policy 'mine': ready failed with OSError: no checkpoint \(test_attribution\.py:\d+\)$"
     )
-    with pytest.raises(PolicyProblem, match=expected), blamed("mine", stage="prepare"):
+    with pytest.raises(PolicyProblem, match=expected), blamed("mine", stage="ready"):
         raise OSError("no checkpoint\nhere")
     with pytest.raises(PolicyProblem, match=r"^policy 'mine': SystemExit: 3 "), blamed("mine"):
         raise SystemExit(3)
@@ -38,10 +38,10 @@ def test_an_interrupt_stays_one_and_gets_the_name() -> None:
 def test_changed_settings_are_the_policys_problem() -> None:
     before = torch.get_num_threads()
     expected = (
-        rf"^policy 'mine': prepare changed the number of threads from {before} to {before + 2}, "
+        rf"^policy 'mine': ready changed the number of threads from {before} to {before + 2}, "
         r"for every policy of the process; undo it"
     )
-    with pytest.raises(PolicyProblem, match=expected), blamed("mine", stage="prepare"):
+    with pytest.raises(PolicyProblem, match=expected), blamed("mine", stage="ready"):
         torch.set_num_threads(before + 2)
     with pytest.raises(PolicyProblem, match=r"^policy 'mine': it changed"), blamed("mine"):
         torch.set_num_threads(before + 2)

@@ -208,8 +208,9 @@ class Asking(Policy):
     probe: Probe = ENDS
     beside: tuple[Probe, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "needs", Needs(probes=frozenset({self.probe, *self.beside})))
+    @property
+    def needs(self) -> Needs:
+        return Needs(probes=frozenset({self.probe, *self.beside}))
 
     def score(self, view: View) -> Tensor:
         blocks = [rows for part in view.probed(self.probe) for rows in probe_attention(view, part)]

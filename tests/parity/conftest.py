@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from kvharness import LoadedModel, Protection
 from kvharness.discovery import registry
 from kvharness.discovery.spec import PolicySpec
-from kvharness.engine.select import keep_mask
+from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.engine.speed import trace_of
 from kvharness.model.prefill import prefill
 
@@ -33,8 +33,7 @@ class Stage:
         (spec,) = PolicySpec.parse_list(text)
         loaded = registry.load(spec, registry.installed())
         model = LoadedModel(source=self.runtime.source, module=self.runtime.model)
-        loaded.policy.prepare(model, 0)
-        return loaded
+        return replace(loaded, policy=loaded.policy.ready(model, 0))
 
     def trace(self, policy: Any) -> Any:
         prefilled, _ = prefill(self.runtime, self.ids, policy.needs)
@@ -47,7 +46,7 @@ class Stage:
         protection = Protection(sinks=0, recents=recents)
         with torch.no_grad():
             mask = keep_mask(policy, trace, budget, protection, name=text)
-            return mask, policy.score_all(trace)
+            return mask, score_tokens(policy, trace, name="tested")
 
 
 @pytest.fixture(scope="session")

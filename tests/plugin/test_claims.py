@@ -24,9 +24,10 @@ from kvharness import Policy
 
 
 class Seldom(Policy):
-    def prepare(self, model, seed):
+    def ready(self, model, seed):
         if seed == 1:
             raise RuntimeError("out of luck")
+        return self
 
     def score(self, view):
         return view.positions.float().repeat(view.kv_heads, 1)

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tests.plugin.conftest import Lab, MakeLab
 
 STRANGE = '''
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from kvharness import Policy
+from kvharness import Capabilities, Policy
 
 
 class Zeros(Policy):
@@ -48,15 +48,16 @@ class Nothing(Policy):
 
 
 class Budgets(Zeros):
-    def allocate(self, scores, budget, protected):
-        budgets = super().allocate(scores, budget, protected)
+    def allocate(self, choice):
+        budgets = super().allocate(choice)
         budgets[0, 0] += 1
         return budgets
 
 
 class Sinks(Zeros):
-    def select(self, scores, budgets, protected):
-        return super().select(scores, budgets, torch.zeros_like(protected)).flip(-1)
+    def select(self, choice, budgets):
+        bare = replace(choice, protected=torch.zeros_like(choice.protected))
+        return super().select(bare, budgets).flip(-1)
 
 
 class Raises(Policy):
@@ -65,7 +66,7 @@ class Raises(Policy):
 
 
 class Unready(Zeros):
-    def prepare(self, model, seed):
+    def ready(self, model, seed):
         raise FileNotFoundError("no checkpoint")
 
 
@@ -91,6 +92,20 @@ def wrapped(inner: Policy, by: int = 2) -> Policy:
     return Offset(by=by)
 
 
+class Old(Zeros):
+    def prepare(self, model, seed):
+        self.seed = seed
+
+
+class Choosy(Zeros):
+    def select(self, scores, budgets, protected):
+        return scores > 0
+
+
+class Still(Zeros):
+    capabilities = Capabilities(decodes=True)
+
+
 thing = 3
 '''
 #: What each says of its layer and of what was expected; 400 tokens at 0.25 in 2 layers of 2 heads.
@@ -102,7 +117,7 @@ COMPLAINTS = {
     "budgets": r": budgets add up to 401, expected 100 x 2 x 2 = 400",
     "sinks": r"\(layer 0\): select evicted protected tokens \[0, 1, 2, 3",
     "raises": r": LookupError: no luck \(\w+\.py:\d+\)$",
-    "unready": r": prepare failed with FileNotFoundError: no checkpoint \(\w+\.py:\d+\)$",
+    "unready": r": ready failed with FileNotFoundError: no checkpoint \(\w+\.py:\d+\)$",
     "unfinished": r": NotImplementedError: Unfinished must implement score\(view\)$",
 }
 CLASSES = {name: f"strange_kv:{name.title().replace('-', '')}" for name in COMPLAINTS}
@@ -112,12 +127,16 @@ UNLOADABLE = {
     "broken": r"from broken-kv 0\.3 cannot be loaded: ModuleNotFoundError: No module named 'gone'",
     "absent": r"from strange-kv 1\.5 cannot be loaded: AttributeError: .*'Absent'",
     "thing": r"from strange-kv 1\.5 cannot be loaded: TypeError: int is no policy; ",
+    "old": r"from strange-kv 1\.5: it has a method prepare, .*; use ready\(model, seed\), which",
+    "choosy": r"from strange-kv 1\.5: it has select\(scores, budgets, protected\); write select",
+    "still": r"from strange-kv 1\.5: its capabilities declare decodes=True, and it has no step",
 }
 
 
 def populate(lab: Lab) -> None:
     others = ("newest", "thing", "wrapped")
     entries = {**CLASSES, **{name: f"strange_kv:{name}" for name in others}}
+    entries |= {name.lower(): f"strange_kv:{name}" for name in ("Old", "Choosy", "Still")}
     entries |= {"offset": "strange_kv:Offset", "absent": "strange_kv:Absent"}
     lab.install("strange-kv", entries, version="1.5", strange_kv=STRANGE)
     broken = {"broken": "broken_kv:Policy"}

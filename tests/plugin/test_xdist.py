@@ -26,9 +26,10 @@ from kvharness import Policy
 
 
 class Crash(Policy):
-    def prepare(self, model, seed):
+    def ready(self, model, seed):
         if seed == 1:
             os._exit(9)
+        return self
 
     def score(self, view):
         return view.positions.float().repeat(view.kv_heads, 1)
@@ -91,7 +92,9 @@ def crashed(make_lab: MakeLab) -> Finished:
 def test_a_worker_that_crashes_is_reported(crashed: Finished) -> None:
     assert crashed.result.ret != pytest.ExitCode.OK
     told = "crashed while running 'suites/test_needle.py::test_needle[full-s1]'"
-    assert f"died inside policy 'crash', preparing for seed 1: worker 'gw0' {told}" in crashed.text
+    assert (
+        f"died inside policy 'crash', getting ready for seed 1: worker 'gw0' {told}" in crashed.text
+    )
     assert "INTERNALERROR" not in crashed.text
     assert crashed.result.parseoutcomes()["passed"] == 5, "the other group is done"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 import torch
 
-from kvharness import Needs, Policy, Protection, Trace
-from kvharness.engine.select import keep_mask
+from kvharness import Choice, Needs, Policy, Protection, Trace
+from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.policy.trace import LayerTrace
 
 if TYPE_CHECKING:
@@ -23,6 +23,15 @@ SCALING = 0.7
 EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True, boundaries=True)
 
 Rows = list[list[float]]
+
+
+def choice_of(scores: Tensor, budget: int, protected: Tensor, trace: Trace | None = None) -> Choice:
+    """What a policy chooses from, with scores of our own, ``[layers, K, n]``."""
+    layers, heads, tokens = scores.shape
+    empty = torch.zeros(heads, tokens, 1)
+    layer = LayerTrace(keys=empty, values=empty, scaling=1.0)
+    blank = Trace(layers=(layer,) * layers, positions=torch.arange(tokens), needs=Needs())
+    return Choice(scores=scores, budget=budget, protected=protected, trace=trace or blank)
 
 
 class MakeTrace(Protocol):
@@ -122,12 +131,12 @@ def _check_scores(policy: Policy) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         trace = _make_trace(dtype=dtype).for_policy(policy.needs, ("1", "2", "3"))
         before = [t.clone() for t in _tensors(trace)]
-        scores = policy.score_all(trace)
+        scores = score_tokens(policy, trace, name="tested")
         assert scores.dtype == torch.float32
         assert scores.shape == (2, KV_HEADS, 10)
         assert scores.isfinite().all()
         assert all(torch.equal(a, b) for a, b in zip(before, _tensors(trace), strict=True))
-        assert torch.equal(scores, policy.score_all(trace))
+        assert torch.equal(scores, score_tokens(policy, trace, name="tested"))
 
 
 def _group(head: int) -> range:

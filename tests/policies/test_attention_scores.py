@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kvharness import Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.caote import CAOTE
 from kvharness_policies.criticalkv import CriticalKV
 from kvharness_policies.knorm import Knorm
@@ -22,6 +23,6 @@ def test_scores_below_zero_are_no_attention(make_trace: MakeTrace, keep: Keep) -
     with pytest.raises(
         ValueError, match="caote takes scores for attention, and these go down to -"
     ):
-        CAOTE(Knorm()).score_all(trace)
+        score_tokens(CAOTE(Knorm()), trace, name="tested")
     with pytest.raises(ValueError, match="criticalkv takes scores for attention"):
         keep(known(CriticalKV(Knorm()), trace, torch.randn(5, 16)), trace, 5)

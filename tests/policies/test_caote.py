@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.ada import Ada
 from kvharness_policies.caote import CAOTE
 from kvharness_policies.coupled import Coupled
@@ -62,7 +63,7 @@ def test_caote_scores_are_the_errors_of_single_evictions(
 ) -> None:
     policy = CAOTE(scorer, fast=fast)
     trace = make_trace(tokens=11).for_policy(policy.needs, NARROW)
-    scores = policy.score_all(trace)
+    scores = score_tokens(policy, trace, name="tested")
     for view, rows in zip(trace.views, scores, strict=True):
         attention = scorer.score(view)
         for k in range(2):

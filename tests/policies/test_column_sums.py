@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import Needs, Policy, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.h2o import H2O
 from kvharness_policies.prefill_attention import PrefillAttention
 
@@ -49,7 +50,7 @@ def test_scores_equal_the_naive_ones(
     group: Callable[[int], range],
 ) -> None:
     trace = make_trace(tokens=tokens)
-    scores = policy.score_all(trace)
+    scores = score_tokens(policy, trace, name="tested")
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             maps = [naive_attention(layer, h) for h in group(k)]

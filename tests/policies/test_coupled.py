@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import Needs, Protection, Trace
+from kvharness.engine.select import score_tokens
 from kvharness.policy.trace import LayerTrace
 from kvharness_policies.ada import Ada
 from kvharness_policies.coupled import Coupled, Groups
@@ -15,7 +16,9 @@ from kvharness_policies.criticalkv import CriticalKV
 from kvharness_policies.h2o import H2O
 from kvharness_policies.knorm import Knorm
 from kvharness_policies.prefill_attention import PrefillAttention
+from kvharness_policies.random_tied import RandomTied
 from kvharness_policies.snapkv import SnapKV
+from tests.policies.conftest import choice_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +78,8 @@ def test_whole_groups_and_then_the_highest_scores(data: st.DataObject) -> None:
         needs=policy.needs,
         boundaries=torch.tensor(ends),
     )
-    kept = policy.informed(trace).select(
-        torch.tensor([scores]).float(), torch.full((1, 2), budget), mask
-    )
+    choice = choice_of(torch.tensor([scores]).float(), budget, mask, trace)
+    kept = policy.select(choice, torch.full((1, 2), budget))
     found = [head.nonzero().flatten().tolist() for head in kept[0]]
     groups = blocks(tokens, group) if kind == Groups.BLOCKS else sentences(ends)
     assert found == [naive([float(x) for x in each], budget, protected, groups) for each in scores]
@@ -100,7 +102,9 @@ def test_scores_and_budgets_are_the_wrapped_ones(
     assert [[len(head) for head in layer] for layer in kept] == counts
     single = [
         [naive_kept(row, due) for row, due in zip(rows, dues, strict=True)]
-        for rows, dues in zip(PrefillAttention().score_all(trace).tolist(), counts, strict=True)
+        for rows, dues in zip(
+            score_tokens(PrefillAttention(), trace, name="tested").tolist(), counts, strict=True
+        )
     ]
     assert kept != single, "the groups decide"
 
@@ -112,6 +116,7 @@ def test_scores_and_budgets_are_the_wrapped_ones(
         lambda: CriticalKV(Coupled(SnapKV())),
         lambda: Coupled(Ada(CriticalKV(SnapKV()))),
         lambda: Coupled(Coupled(SnapKV())),
+        lambda: Coupled(RandomTied()),
     ],
 )
 def test_two_that_choose_themselves_are_refused(make: Callable[[], Policy]) -> None:
@@ -130,5 +135,6 @@ def test_only_sentences_need_the_text(make_trace: MakeTrace) -> None:
     assert Coupled(H2O()).needs == Needs(column_sums=True, boundaries=True)
     assert Coupled(H2O(), groups="blocks").needs == H2O().needs
     blind = make_trace().for_policy(H2O().needs, ("1", "2", "3"))
+    choice = choice_of(torch.zeros(2, 2, 10), 5, torch.zeros(10, dtype=torch.bool), blind)
     with pytest.raises(ValueError, match=r"no boundaries; declare Needs\(boundaries=True\)"):
-        Coupled(H2O()).informed(blind)
+        Coupled(H2O()).select(choice, torch.full((2, 2), 5))

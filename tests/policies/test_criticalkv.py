@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from kvharness import LoadedModel, Protection, Trace
+from kvharness.engine.select import score_tokens
 from kvharness_policies.ada import Ada
-from kvharness_policies.criticalkv import CriticalKV, output_norms, output_projections
+from kvharness_policies.criticalkv import (
+    CriticalKV,
+    ProjectingCriticalKV,
+    output_norms,
+    output_projections,
+)
 from kvharness_policies.h2o import H2O
 from kvharness_policies.tova import TOVA
 
@@ -24,8 +30,7 @@ NARROW = ("1", "2", "3")
 
 
 def known(policy: CriticalKV, trace: Trace, weight: torch.Tensor) -> CriticalKV:
-    object.__setattr__(policy, "_projections", [weight] * len(trace.layers))
-    return policy
+    return ProjectingCriticalKV(**vars(policy), projections=(weight,) * len(trace.layers))
 
 
 def naive_norms(values: Rows, weight: Rows, heads: range) -> list[float]:
@@ -59,7 +64,7 @@ def test_criticalkv_takes_half_by_score_and_the_rest_by_output(
     trace = make_trace(tokens=12)
     weight = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
     policy = known(CriticalKV(TOVA(), share=share, epsilon=0.01), trace, weight)
-    scores = TOVA().score_all(trace.for_policy(TOVA().needs, NARROW)).tolist()
+    scores = score_tokens(TOVA(), trace.for_policy(TOVA().needs, NARROW), name="tested").tolist()
     expected = []
     for rows, layer in zip(scores, trace.layers, strict=True):
         norms = [naive_norms(layer.values[k].tolist(), weight.tolist(), group(k)) for k in range(2)]
@@ -77,10 +82,9 @@ def test_criticalkv_does_not_keep_what_it_learned_of_a_context(
     kept = keep(policy, first, 6)
     keep(policy, second, 4)
     assert keep(policy, first, 6) == kept
-    assert "_norms" not in vars(policy)
 
 
-def test_it_is_informed_inside_another_wrapper(make_trace: MakeTrace, keep: Keep) -> None:
+def test_it_knows_the_context_inside_another_wrapper(make_trace: MakeTrace, keep: Keep) -> None:
     trace = make_trace(tokens=12)
     weight = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
     inner = known(CriticalKV(H2O(), share=0), trace, weight)
@@ -98,8 +102,10 @@ def test_projections_are_the_models_own(runtime: Runtime) -> None:
     assert [each.data_ptr() for each in found] == [
         layer.self_attn.o_proj.weight.data_ptr() for layer in layers
     ]
-    policy = CriticalKV(H2O())
-    policy.prepare(model, 0)
+    ready = CriticalKV(H2O(), share=0.25).ready(model, 0)
+    assert isinstance(ready, ProjectingCriticalKV)
+    assert ready.share == 0.25
+    assert [p.data_ptr() for p in ready.projections] == [p.data_ptr() for p in found]
     values = torch.randn(2, 7, 16)
     expected = []
     for h in range(4):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kvharness import Ends, Needs, Protection, RandomTokens, Text, Trace
-from kvharness.engine.select import keep_mask
+from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.model.prefill import prefill
 from kvharness.policy.probe import Material
 from kvharness.testing import Check, checks_for
@@ -64,7 +64,7 @@ def naive_scores(plain: PreTrainedModel, pseudo: tuple[int, ...], start: int) ->
 def test_scores_are_the_attention_of_the_pseudo_tokens(
     policy: DapQ, ids: tuple[int, ...], start: int, runtime: Runtime, plain_model: PreTrainedModel
 ) -> None:
-    scores = policy.score_all(traced(runtime, policy))
+    scores = score_tokens(policy, traced(runtime, policy), name="tested")
     torch.testing.assert_close(scores, naive_scores(plain_model, ids, start), rtol=1e-3, atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def test_other_content_is_read_at_the_same_place(
     material = Material(context=CONTEXT, encoder=runtime.encoder, vocabulary=1502)
     (part,) = policy.probe.parts(material)
     assert len(part.ids) == 9
-    scores = policy.score_all(traced(runtime, policy))
+    scores = score_tokens(policy, traced(runtime, policy), name="tested")
     torch.testing.assert_close(
         scores, naive_scores(plain_model, part.ids, TOKENS), rtol=1e-3, atol=1e-5
     )
@@ -119,7 +119,7 @@ def test_nothing_is_protected_beside_the_contract(runtime: Runtime) -> None:
     policy = DapQ(queries=6)
     trace = traced(runtime, policy)
     mask = keep_mask(policy, trace, 10, Protection(sinks=1, recents=2), name="dapq")
-    scores = policy.score_all(trace)
+    scores = score_tokens(policy, trace, name="tested")
     scores[..., 0] = scores[..., -2:] = float("inf")
     for kept, row in zip(mask.flatten(0, 1), scores.flatten(0, 1), strict=True):
         assert set(kept.nonzero().flatten().tolist()) == set(row.topk(10).indices.tolist())

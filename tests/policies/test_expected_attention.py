@@ -10,7 +10,11 @@ import torch
 
 from kvharness import LoadedModel, Needs, Protection, Trace
 from kvharness.model.prefill import prefill
-from kvharness_policies.expected_attention import ExpectedAttention, rotary_frequencies
+from kvharness_policies.expected_attention import (
+    ExpectedAttention,
+    RotatingExpectedAttention,
+    rotary_frequencies,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +34,8 @@ POLICIES = [
 ]
 
 
-def prepared(policy: ExpectedAttention) -> ExpectedAttention:
-    made = replace(policy)
-    object.__setattr__(made, "_frequencies", torch.tensor(FREQUENCIES))
-    return made
+def ready(policy: ExpectedAttention) -> RotatingExpectedAttention:
+    return RotatingExpectedAttention(**vars(policy), frequencies=torch.tensor(FREQUENCIES))
 
 
 def rotation(position: float) -> Rows:
@@ -102,7 +104,7 @@ def naive(view: View, head: int, policy: ExpectedAttention) -> list[float]:
 def test_scores_are_sound(
     policy: ExpectedAttention, check_scores: Callable[[ExpectedAttention], None]
 ) -> None:
-    check_scores(prepared(policy))
+    check_scores(ready(policy))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -111,7 +113,7 @@ def test_scores_equal_the_naive_ones(
     policy: ExpectedAttention, tokens: int, make_trace: MakeTrace
 ) -> None:
     for view in make_trace(tokens=tokens).views:
-        scores = prepared(policy).score(view)
+        scores = ready(policy).score(view)
         expected = torch.tensor([naive(view, head, policy) for head in range(2)])
         torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-6)
 
@@ -119,8 +121,8 @@ def test_scores_equal_the_naive_ones(
 def test_queries_are_turned_back_to_what_the_model_projected(
     runtime: Runtime,
 ) -> None:
-    policy = ExpectedAttention()
-    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
+    model = LoadedModel(source=runtime.source, module=runtime.model)
+    policy = ExpectedAttention().ready(model, 0)
     projected: list[torch.Tensor] = []
     layers: Any = runtime.model.get_decoder().layers
     hooks = [
@@ -174,10 +176,10 @@ def test_layers_without_rope_are_refused(make_pair: MakePair, without: list[int]
     model = LoadedModel(source=runtime.source, module=runtime.model)
     policy = ExpectedAttention()
     if not without:
-        policy.prepare(model, 0)
+        assert policy.ready(model, 0).frequencies.shape == (4,)
         return
     with pytest.raises(ValueError, match="keys of the layers 1 of SmolLM3ForCausalLM do not turn"):
-        policy.prepare(model, 0)
+        policy.ready(model, 0)
 
 
 def test_it_needs_all_queries_and_protects_its_sinks(make_trace: MakeTrace) -> None:
@@ -186,7 +188,7 @@ def test_it_needs_all_queries_and_protects_its_sinks(make_trace: MakeTrace) -> N
     assert policy.needs.union(Needs(queries=5)) == policy.needs
     view = replace(make_trace().views[0], queries=None)
     with pytest.raises(ValueError, match=r"Needs\(queries=...\)"):
-        prepared(policy).score(view)
+        ready(policy).score(view)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.engine.select import score_tokens
 from kvharness_policies.h2o import H2O
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def test_h2o_keeps_the_recent_half_and_the_heavy_hitters(
     budget: int, make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
 ) -> None:
     trace = make_trace(tokens=12)
-    scores = H2O().score_all(trace).tolist()
+    scores = score_tokens(H2O(), trace, name="tested").tolist()
     kept = keep(H2O(), trace, budget)
     assert kept == [
         [naive_kept(head, budget, recents=budget // 2) for head in layer] for layer in scores

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kvharness import Needs, Policy, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.keydiff import KeyDiff
 from kvharness_policies.knorm import Knorm
 
@@ -51,7 +52,7 @@ def test_scores_equal_the_naive_ones(
 ) -> None:
     trace = make_trace(tokens=tokens)
     expected = [[naive(head) for head in layer.keys.tolist()] for layer in trace.layers]
-    torch.testing.assert_close(policy.score_all(trace), torch.tensor(expected))
+    torch.testing.assert_close(score_tokens(policy, trace, name="tested"), torch.tensor(expected))
 
 
 @BOTH
@@ -60,7 +61,7 @@ def test_keeps_the_best_beside_the_protected(
     policy: Policy, budget: int, make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
 ) -> None:
     trace = make_trace(tokens=11)
-    scores = policy.score_all(trace).tolist()
+    scores = score_tokens(policy, trace, name="tested").tolist()
     assert keep(policy, trace, budget, Protection(sinks=2, recents=1)) == [
         [naive_kept(head, budget, sinks=2, recents=1) for head in layer] for layer in scores
     ]

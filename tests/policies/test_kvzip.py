@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection, Repeat, Trace
-from kvharness.engine.select import keep_mask
+from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.model.prefill import prefill
 from kvharness.policy.probe import Material
 from kvharness.testing import Check, checks_for
@@ -62,7 +62,7 @@ def naive_scores(runtime: Runtime, plain: PreTrainedModel, policy: KVzip) -> Ten
 def test_scores_are_the_largest_attention_while_repeating(
     policy: KVzip, runtime: Runtime, plain_model: PreTrainedModel
 ) -> None:
-    scores = policy.score_all(traced(runtime, policy))
+    scores = score_tokens(policy, traced(runtime, policy), name="tested")
     due = naive_scores(runtime, plain_model, policy)
     torch.testing.assert_close(scores, due, rtol=2e-3, atol=1e-5)
     assert (scores[..., : policy.sinks] == 0).all()
@@ -76,7 +76,7 @@ def test_one_threshold_holds_over_the_whole_model(runtime: Runtime) -> None:
     assert int(mask.sum()) == 12 * 4
     assert mask[..., :4].all()
     assert mask[..., -2:].all()
-    scores = policy.score_all(trace)[..., 4:-2]
+    scores = score_tokens(policy, trace, name="tested")[..., 4:-2]
     chosen = mask[..., 4:-2]
     assert float(scores[chosen].min()) > float(scores[~chosen].max())
     assert mask.sum(dim=-1).unique().numel() > 1
@@ -84,7 +84,10 @@ def test_one_threshold_holds_over_the_whole_model(runtime: Runtime) -> None:
 
 def test_a_context_of_sinks_alone_has_nothing_to_repeat(runtime: Runtime) -> None:
     policy = KVzip(sinks=TOKENS)
-    assert policy.score_all(traced(runtime, policy)).tolist() == [[[0.0] * TOKENS] * 2] * 2
+    assert (
+        score_tokens(policy, traced(runtime, policy), name="tested").tolist()
+        == [[[0.0] * TOKENS] * 2] * 2
+    )
 
 
 def test_needs_and_mistakes() -> None:

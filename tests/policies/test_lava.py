@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.engine.select import score_tokens
 from kvharness_policies.lava import LAVa
+from tests.policies.conftest import choice_of
 from tests.policies.test_head_wise import NOTHING, TOKENS, naive_rounded, protected
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def test_lava_scores_equal_the_naive_ones(
 ) -> None:
     policy = LAVa(window=3, kernel=3)
     trace = make_trace(tokens=tokens)
-    scores = policy.score_all(trace.for_policy(policy.needs, ("1", "2", "3")))
+    scores = score_tokens(policy, trace.for_policy(policy.needs, ("1", "2", "3")), name="tested")
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             maps = [naive_attention(layer, h) for h in group(k)]
@@ -61,7 +63,7 @@ def test_lava_gives_layers_entries_by_entropy_and_heads_by_score(alpha: float) -
     scores = torch.rand(3, 2, TOKENS, generator=generator).pow(sharpness)
     shown = scores.clone()
     shown[..., 0] = 100.0  # protected, and no part of the entropy
-    found = LAVa(alpha=alpha).allocate(shown, 8, protected(sinks=1, recents=2))
+    found = LAVa(alpha=alpha).allocate(choice_of(shown, 8, protected(sinks=1, recents=2)))
     entropies = [naive_entropy(layer[:, 1:-2].flatten().tolist()) for layer in scores]
     real = [5 * 2 * 3 * each / sum(entropies) for each in entropies]
     for layer, due, budgets in zip(scores, naive_rounded(real, 30), found.tolist(), strict=True):
@@ -75,7 +77,7 @@ def test_lava_gives_layers_entries_by_entropy_and_heads_by_score(alpha: float) -
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_layers_without_contrast_share_alike(value: float) -> None:
     scores = torch.full((3, 2, TOKENS), value)
-    assert LAVa(alpha=1).allocate(scores, 9, NOTHING).unique().tolist() == [9]
+    assert LAVa(alpha=1).allocate(choice_of(scores, 9, NOTHING)).unique().tolist() == [9]
     spikes = torch.zeros(3, 1, TOKENS)
     spikes[..., 4] = 1.0
-    assert LAVa().allocate(spikes, 9, NOTHING).unique().tolist() == [9]
+    assert LAVa().allocate(choice_of(spikes, 9, NOTHING)).unique().tolist() == [9]

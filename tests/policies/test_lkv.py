@@ -14,6 +14,7 @@ from kvharness_policies.lkv.policy import LKV, LKVBudgets, head_budgets
 from kvharness_policies.lkv.training import gates_of
 from kvharness_policies.snapkv import SnapKV
 from kvharness_policies.streaming_llm import StreamingLLM
+from tests.policies.conftest import choice_of
 
 if TYPE_CHECKING:
     from kvharness.model.loaded import Runtime
@@ -54,12 +55,13 @@ def test_gates_add_up_to_the_retention(network: Network, runtime: Runtime) -> No
 def test_budgets_are_exact(network: Network, how: str) -> None:
     protected = torch.zeros(TOKENS, dtype=torch.bool)
     protected[:4] = protected[-6:] = True
+    scores = torch.zeros(2, 2, TOKENS)
     for budget in (10, 17, 41, TOKENS):
-        found = head_budgets(network, how, torch.zeros(2, 2, TOKENS), budget, protected)
+        found = head_budgets(network, how, choice_of(scores, budget, protected))
         assert int(found.sum()) == budget * 4
         assert int(found.min()) >= 10
     learned, shuffled = (
-        head_budgets(network, kind, torch.zeros(2, 2, TOKENS), 30, protected)
+        head_budgets(network, kind, choice_of(scores, 30, protected))
         for kind in ("learned", "shuffled")
     )
     assert learned.flatten().sort().values.tolist() == shuffled.flatten().sort().values.tolist()
@@ -75,8 +77,7 @@ def test_layers_are_scored_alike_alone_and_together(network: Network) -> None:
 
 
 def test_a_wrapper_changes_the_budgets_and_nothing_else(model: LoadedModel) -> None:
-    wrapped = LKVBudgets(SnapKV(window=5), weights="random")
-    wrapped.prepare(model, 0)
+    wrapped = LKVBudgets(SnapKV(window=5), weights="random").ready(model, 0)
     assert wrapped.needs == Needs(queries=5)
     assert wrapped.protect(TOKENS, 20) == SnapKV(window=5).protect(TOKENS, 20)
     assert wrapped.capabilities.head_wise

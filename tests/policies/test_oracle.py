@@ -36,8 +36,8 @@ def test_oracle_keeps_what_the_future_attends_to(
 
 
 def test_only_the_oracle_sees_the_future() -> None:
-    assert Oracle.needs == Needs(future=True)
-    assert Full.needs == Floor.needs == Needs()
+    assert Oracle().needs == Needs(future=True)
+    assert Full().needs == Floor().needs == Needs()
 
 
 def test_oracle_score_is_the_group_mean(make_trace: MakeTrace) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kvharness import Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.sage_kv import SageKV
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def test_sage_scores_are_the_largest_of_the_group_in_the_last_row(
     group: Callable[[int], range],
 ) -> None:
     trace = make_trace(tokens=tokens)
-    scores = SageKV().score_all(trace.for_policy(SageKV().needs, ("1", "2", "3")))
+    scores = score_tokens(
+        SageKV(), trace.for_policy(SageKV().needs, ("1", "2", "3")), name="tested"
+    )
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             last = [naive_attention(layer, h)[-1] for h in group(k)]
@@ -40,7 +43,9 @@ def test_sage_keeps_sinks_recents_and_the_best_between(
     make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
 ) -> None:
     policy, trace = SageKV(sinks=2, recents=3), make_trace(tokens=12)
-    scores = policy.score_all(trace.for_policy(policy.needs, ("1", "2", "3"))).tolist()
+    scores = score_tokens(
+        policy, trace.for_policy(policy.needs, ("1", "2", "3")), name="tested"
+    ).tolist()
     assert keep(policy, trace, 8) == [
         [naive_kept(head, 8, sinks=2, recents=3) for head in layer] for layer in scores
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kvharness.errors import TrainingProblem
 from kvharness.model.loaded import Runtime
@@ -75,4 +76,5 @@ def test_shipped_weights_fit_the_embedded_model(policy: SIP | LKV) -> None:
     source = find_model(NAME)
     assert source.digest == DIGEST
     runtime = Runtime.load(source, device="cpu")
-    policy.prepare(LoadedModel(source=source, module=runtime.model), 0)
+    ready = policy.ready(LoadedModel(source=source, module=runtime.model), 0)
+    assert isinstance(ready.network, torch.nn.Module)

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from kvharness.cli.main import main
-from kvharness.engine.select import score_tokens
+from kvharness.contract import Protection
+from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.model.prefill import prefill
 from kvharness.policy.interface import LoadedModel
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Needs
 from kvharness.pretrained.find import find_model
+from kvharness_policies.ada import Ada
 from kvharness_policies.sip.network import new_network
 from kvharness_policies.sip.notebook import STEPS, NotebookScorer
-from kvharness_policies.sip.policy import SIP
+from kvharness_policies.sip.policy import SIP, LearnedSIP
 from kvharness_policies.sip.scorer import NOTEBOOK, Heads, Scorer, Shape
 
 if TYPE_CHECKING:
@@ -82,19 +84,23 @@ def test_one_set_of_tokens_for_the_whole_model(
     assert [each.name for each in tmp_path.rglob("*.safetensors") if "window" not in each.name] == [
         "sip-notebook-s0.safetensors"
     ]
-    policy = SIP(weights=str(tmp_path), mode=NOTEBOOK)
-    policy.prepare(LoadedModel(source=find_model(str(tiny_model)), module=runtime.model), 0)
+    source_model = find_model(str(tiny_model))
+    model = LoadedModel(source=source_model, module=runtime.model)
+    policy = SIP(weights=str(tmp_path), mode=NOTEBOOK).ready(model, 0)
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=rng).tolist()
     context, _ = prefill(runtime, ids, Needs())
     layers = tuple(context.layers.values())
     trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=Needs())
     scores = score_tokens(policy, trace, name="sip")
-    assert scores.shape == (2, 2, TOKENS)
-    assert torch.equal(scores, scores[:1, :1].expand(2, 2, -1))
-    first = policy.score(trace.views[0])
-    assert torch.allclose(scores[1, 1], first.mean(dim=0))
-    assert not torch.equal(first[0], first[1])
+    own = LearnedSIP.score(policy, trace.views[0])
+    assert torch.allclose(scores[0, 1], own.mean(dim=0))
+    assert not torch.equal(own[0], own[1])
+    best = set(scores[0, 0].topk(9).indices.tolist())
+    kept = keep_mask(policy, trace, 9, Protection(sinks=0, recents=0), name="sip")
+    assert all(set(row.nonzero()[:, 0].tolist()) == best for row in kept.flatten(0, 1))
+    even = keep_mask(Ada(policy), trace, 9, Protection(sinks=0, recents=0), name="ada")
+    assert torch.equal(even, kept), "no head has better scores than another"
 
 
 def test_other_modes_are_refused() -> None:

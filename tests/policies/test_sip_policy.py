@@ -40,17 +40,18 @@ def test_features_choose_the_weights_and_what_is_observed(
     assert policy == SIP(weights=str(trained), features="prefill+values+keys+position")
     assert policy.needs == Needs(column_sums=True)
     assert SIP().needs == Needs()
-    policy.prepare(LoadedModel(source=find_model(str(tiny_model)), module=runtime.model), 0)
+    model = LoadedModel(source=find_model(str(tiny_model)), module=runtime.model)
+    ready = policy.ready(model, 0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=torch.Generator().manual_seed(0))
     context, _ = prefill(runtime, ids.tolist(), policy.needs)
     layers = tuple(context.layers.values())
     trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
-    scores = score_tokens(policy, trace, name="sip")
+    scores = score_tokens(ready, trace, name="sip")
     assert scores.shape == (2, 2, TOKENS)
     for layer in layers:
         assert layer.column_sums is not None
         layer.column_sums.copy_(layer.column_sums.flip(-1))
-    assert not torch.equal(score_tokens(policy, trace, name="sip"), scores)
+    assert not torch.equal(score_tokens(ready, trace, name="sip"), scores)
 
 
 def test_weights_of_other_features_are_not_taken(trained: Path, tiny_model: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import Needs, Policy, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.snapkv import SnapKV
 from kvharness_policies.tova import TOVA
 
@@ -69,7 +70,7 @@ def test_snapkv_scores_equal_the_naive_ones(
 ) -> None:
     policy = SnapKV(window=3, kernel=kernel, pooling=pooling)
     trace = make_trace(tokens=tokens)
-    scores = policy.score_all(narrowed(policy, trace))
+    scores = score_tokens(policy, narrowed(policy, trace), name="tested")
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             maps = [naive_attention(layer, h) for h in group(k)]
@@ -82,7 +83,7 @@ def test_snapkv_keeps_its_window_and_the_best_of_the_prefix(
     budget: int, make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
 ) -> None:
     trace = make_trace(tokens=12)
-    scores = SMALL.score_all(narrowed(SMALL, trace)).tolist()
+    scores = score_tokens(SMALL, narrowed(SMALL, trace), name="tested").tolist()
     recents = min(3, budget)
     assert keep(SMALL, trace, budget) == [
         [naive_kept(head, budget, recents=recents) for head in layer] for layer in scores

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.prefill_attention import PrefillAttention
 from kvharness_policies.squeeze import Squeeze, layer_weights
 from kvharness_policies.streaming_llm import StreamingLLM
@@ -67,7 +68,7 @@ def test_layers_keep_their_share_of_the_wrapped_policys_best(
     policy, inner = Squeeze(PrefillAttention()), PrefillAttention()
     assert policy.needs == Needs(column_sums=True, hidden_similarity=True)
     kept = keep(policy, trace, 7, Protection(sinks=1, recents=2))
-    scores = inner.score_all(trace).tolist()
+    scores = score_tokens(inner, trace, name="tested").tolist()
     # 4 entries a head beyond the protected: 5, 2 and 5.
     assert kept == [
         [naive_kept(row, due, sinks=1, recents=2) for row in rows]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.engine.select import score_tokens
 from kvharness_policies.tova import TOVA
 from tests.policies.test_snapkv import narrowed
 
@@ -21,7 +22,7 @@ def test_tova_scores_are_the_last_row_averaged_over_all_heads(
     tokens: int, make_trace: MakeTrace, naive_attention: Callable[[LayerTrace, int], Rows]
 ) -> None:
     trace = make_trace(tokens=tokens)
-    scores = TOVA().score_all(narrowed(TOVA(), trace))
+    scores = score_tokens(TOVA(), narrowed(TOVA(), trace), name="tested")
     for index, layer in enumerate(trace.layers):
         last = [naive_attention(layer, h)[-1] for h in range(4)]
         expected = torch.tensor([sum(row[j] for row in last) / 4 for j in range(tokens)])
@@ -34,7 +35,7 @@ def test_tova_keeps_the_same_tokens_in_all_heads(
     budget: int, make_trace: MakeTrace, keep: Keep, naive_kept: NaiveKept
 ) -> None:
     trace = make_trace(tokens=10)
-    scores = TOVA().score_all(narrowed(TOVA(), trace)).tolist()
+    scores = score_tokens(TOVA(), narrowed(TOVA(), trace), name="tested").tolist()
     for layer, kept in zip(scores, keep(TOVA(), trace, budget), strict=True):
         assert kept == [naive_kept(layer[0], budget)] * 2
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness.engine.select import score_tokens
 from kvharness_policies.value_blocks import ValueBlocks
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def test_block_scores_equal_the_naive_ones(
 ) -> None:
     policy = ValueBlocks(block=block, leverage=leverage, window=3)
     trace = make_trace(tokens=tokens)
-    scores = policy.score_all(trace.for_policy(policy.needs, ("1", "2", "3")))
+    scores = score_tokens(policy, trace.for_policy(policy.needs, ("1", "2", "3")), name="tested")
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             rows = [row for h in group(k) for row in naive_attention(layer, h)[-3:]]
@@ -62,7 +63,7 @@ def test_block_scores_equal_the_naive_ones(
 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_one_block_that_is_everything_is_finite(tokens: int, make_trace: MakeTrace) -> None:
-    scores = ValueBlocks().score_all(make_trace(tokens=tokens))
+    scores = score_tokens(ValueBlocks(), make_trace(tokens=tokens), name="tested")
     assert scores.abs().max() < 1e-9
 
 
@@ -71,7 +72,7 @@ def test_whole_blocks_are_kept_and_then_the_first_of_the_next(
 ) -> None:
     policy = ValueBlocks(block=4, window=2)
     trace = make_trace(tokens=22)
-    scores = policy.score_all(trace.for_policy(policy.needs, ("1", "2", "3")))
+    scores = score_tokens(policy, trace.for_policy(policy.needs, ("1", "2", "3")), name="tested")
     for layer, heads in zip(scores[..., :20:4].tolist(), keep(policy, trace, 12), strict=True):
         for blocks, kept in zip(layer, heads, strict=True):
             best = sorted(range(5), key=lambda c: -blocks[c])

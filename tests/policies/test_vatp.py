@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kvharness import Needs, Protection
+from kvharness.engine.select import score_tokens
 from kvharness_policies.value_blocks import ValueBlocks
 from kvharness_policies.vatp import VATP
 
@@ -49,7 +50,7 @@ def test_vatp_scores_equal_the_naive_ones(
     group: Callable[[int], range],
 ) -> None:
     trace, policy = make_trace(tokens=11), VATP(base=base)
-    scores = policy.score_all(trace.for_policy(policy.needs, ("1", "2", "3")))
+    scores = score_tokens(policy, trace.for_policy(policy.needs, ("1", "2", "3")), name="tested")
     for index, layer in enumerate(trace.layers):
         for k in range(2):
             maps = [naive_attention(layer, h) for h in group(k)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kvharness import Ends, Needs, Policy, Probe, RandomTokens, Repeat, Text
-from kvharness.discovery.build import misdeclared
+from kvharness.discovery.declared import misdeclared
 from kvharness.policy.probe import Material
 from kvharness.pretrained.prompt import Encoder
 

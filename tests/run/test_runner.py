@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import torch
 
+from kvharness import Capabilities, Needs, as_policy
 from kvharness.cell import Cell, Group, cells_of
 from kvharness.discovery import registry
 from kvharness.discovery.loaded import LoadedPolicy
@@ -165,7 +167,7 @@ def test_the_header_says_what_was_run(start: Start, tmp_path: Path) -> None:
 
 
 class Unready(Policy):
-    def prepare(self, model: object, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model
         raise OSError(f"no checkpoint for seed {seed}\nand more")
 
@@ -177,9 +179,7 @@ def test_a_policy_that_cannot_get_ready_fails_alone(start: Start) -> None:
     outcome = run(start(more={"unready": Unready()}), "full", "unready")
     name = "unready-r0.25-s0"
     (message,) = outcome.failures.values()
-    expected = (
-        r"policy 'unready': prepare failed with OSError: no checkpoint for seed 0 \(.*py:\d+\)"
-    )
+    expected = r"policy 'unready': ready failed with OSError: no checkpoint for seed 0 \(.*py:\d+\)"
     assert list(outcome.failures) == [name]
     assert re.fullmatch(expected, message)
     assert outcome.computed == 2
@@ -199,8 +199,9 @@ class Learned(Unready):
             raise TrainingProblem(f"no weights of seed {seed} for {source.name}")
         return self.weights
 
-    def prepare(self, model: object, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
+        return self
 
 
 def test_other_weights_are_another_key(start: Start) -> None:
@@ -241,20 +242,86 @@ def test_a_policy_that_fails_on_one_item_is_not_run_on_the_next(start: Start) ->
 
 def test_a_policy_gets_ready_once_for_a_model_and_seed(start: Start) -> None:
     class Ready(Unready):
-        def prepare(self, model: object, seed: int) -> None:
+        def ready(self, model: LoadedModel, seed: int) -> Policy:
             assert isinstance(model, LoadedModel)
             calls.append((model.source.name, type(model.module).__name__, seed))
+            return self
 
     calls: list[tuple[str, str, int]] = []
     assert run(start(more={"ready": Ready()}), "ready").computed == 2
     assert calls == [("tiny", "LlamaForCausalLM", 0)]
 
 
+@dataclass(frozen=True)
+class Seeded(Policy):
+    """Scores with a number that it learns for each seed."""
+
+    learned: float | None = None
+    capabilities = Capabilities(deterministic=False)
+
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
+        del model
+        return Seeded(learned=seed + 1.0)
+
+    def score(self, view: View) -> torch.Tensor:
+        assert self.learned is not None
+        order = torch.arange(view.tokens) * self.learned % 7
+        return order.expand(view.kv_heads, -1).contiguous()
+
+
+def test_what_a_policy_learns_for_a_seed_is_of_its_group_alone(start: Start) -> None:
+    runner = start(more={"seeded": Seeded()}, changes={"kv_seeds": "2", "kv_fresh": True})
+    chosen = cells_of("needle", retentions={"seeded": [Fraction(1, 4)]}, seeds=2)
+    by_seed = {cell.seed: cell for cell in chosen}
+    # Seed 0 once more at the end: nothing of seed 1 is left.
+    kept = []
+    for seed in (0, 1, 0):
+        outcome = runner.run(Group("needle", seed), [by_seed[seed]])
+        (records,) = outcome.records.values()
+        kept.append([record.mask_digest for record in records])
+        assert not outcome.failures
+    runner.close()
+    assert kept[0] == kept[2] != kept[1]
+    assert runner.policies["seeded"].policy == Seeded()
+
+
+class Otherwise(Policy):
+    """Needs more once it is ready than it declared."""
+
+    def ready(self, model: LoadedModel, seed: int) -> Any:
+        del model, seed
+        return self.other()
+
+    def other(self) -> Any:
+        return as_policy(needs=Needs(queries=3))(lambda view: view.keys.float().sum(dim=-1))
+
+
+class Nothing(Otherwise):
+    def other(self) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Otherwise(), r"needs Needs\(queries=3.*\), expected Needs\(queries=0.* as it was built"),
+        (Nothing(), r"ready returned NoneType, expected the policy that scores"),
+    ],
+)
+def test_a_policy_that_is_another_one_once_it_is_ready_fails_alone(
+    start: Start, policy: Policy, message: str
+) -> None:
+    outcome = run(start(more={"mine": policy}), "full", "mine")
+    assert re.search(rf"policy 'mine': .*{message}", outcome.failures["mine-r0.25-s0"])
+    assert outcome.computed == 2
+
+
 def test_the_black_box_names_the_policy_while_its_code_runs(start: Start, tmp_path: Path) -> None:
     class Looks(Unready):
-        def prepare(self, model: object, seed: int) -> None:
+        def ready(self, model: LoadedModel, seed: int) -> Policy:
             del model, seed
             seen.append(path.read_text())
+            return self
 
         def score(self, view: View) -> torch.Tensor:
             seen.append(path.read_text())
@@ -265,7 +332,7 @@ def test_the_black_box_names_the_policy_while_its_code_runs(start: Start, tmp_pa
     runner = Runner(plain.settings, plain.policies, say=lambda _: None, box=BlackBox(path))
     run(runner, "looks", "snapkv")
     assert list(dict.fromkeys(seen)) == [
-        "policy 'looks', preparing for seed 0",
+        "policy 'looks', getting ready for seed 0",
         "policy 'looks' on needle-s0-00",
         "policy 'looks' on needle-s0-01",
     ]

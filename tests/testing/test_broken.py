@@ -23,11 +23,6 @@ BROKEN: list[tuple[Policy, str, str]] = [
         r"score returned shape \(2, 1\), expected \(1, 1\)",
     ),
     (
-        interface.HeadsBeforeLayers(),
-        "scores_fit",
-        r"score_all returned shape \(1, 2, 1\), expected \(2, 1, 1\)",
-    ),
-    (
         interface.NeedsEightTokens(),
         "scores_fit",
         r"score raised RuntimeError: .* on 1 tokens; contexts may be this short",
@@ -156,7 +151,7 @@ BROKEN: list[tuple[Policy, str, str]] = [
     (
         purity.WantsDeterminism(),
         "global_state",
-        "prepare changed the deterministic mode from 0 to 2, for every policy",
+        "ready changed the deterministic mode from 0 to 2, for every policy",
     ),
     (
         purity.NormalizesInPlace(),
@@ -176,7 +171,7 @@ BROKEN: list[tuple[Policy, str, str]] = [
     (
         purity.PeeksAtTheFuture(),
         "sees_only_its_needs",
-        "scores change when the harness records more than Needs",
+        "the choice changes when the harness records more than Needs",
     ),
     (
         purity.ReadsOneHeadOfAGroup(),
@@ -201,7 +196,7 @@ BROKEN: list[tuple[Policy, str, str]] = [
     (
         surroundings.PreparesFromAFile(),
         "reads_are_in_the_key",
-        r"prepare reads the file '.*pyproject.toml', .*; make it a parameter, put it into the pack",
+        r"ready reads the file '.*pyproject.toml', .*; make it a parameter, put it into the pack",
     ),
     (
         surroundings.AsksTheEnvironment(),
@@ -211,7 +206,7 @@ BROKEN: list[tuple[Policy, str, str]] = [
     (
         surroundings.PreparesFromTheEnvironment(),
         "reads_are_in_the_key",
-        r"prepare reads the environment variable A_POLICY_OF_THE_TESTS, which no key covers",
+        r"ready reads the environment variable A_POLICY_OF_THE_TESTS, which no key covers",
     ),
     (
         engine.IndexesByPosition(),
@@ -235,10 +230,9 @@ BROKEN: list[tuple[Policy, str, str]] = [
     ),
 ]
 IDS = [type(policy).__name__ for policy, _, _ in BROKEN]
-#: Policies whose select, protect, allocate or score_all breaks the interface itself: the harness
+#: Policies whose select, protect or allocate breaks the interface itself: the harness
 #: refuses them in any run. What others do wrong shows only when two calls are compared.
 REFUSED = (
-    interface.HeadsBeforeLayers(),
     interface.ProtectsWithATuple(),
     interface.ProtectsHalfATokens(),
     selection.OneTooMany(),
@@ -264,7 +258,7 @@ def test_a_broken_policy_fails_its_own_check_and_no_other(
             failed[check.name] = mistake
     assert list(failed) == [name], {check: str(mistake) for check, mistake in failed.items()}
     assert re.search(message, str(failed[name])), str(failed[name])
-    if str(failed[name]).startswith("prepare"):
+    if str(failed[name]).startswith("ready"):
         return
     # Hypothesis calls it a falsifying example, or a failing test case.
     assert ": holds(" in failed[name].told() or "Draw 1" in failed[name].told()
@@ -280,3 +274,11 @@ def test_the_harness_refuses_a_wrong_stage_at_run_time(policy: Policy) -> None:
     trace = Case(shape=shape, budget=7).trace(policy.needs)
     with pytest.raises((PolicyProblem, TypeError)):
         keep_mask(policy, trace, 7, Protection(sinks=2, recents=3), name="broken")
+
+
+def test_every_check_refuses_a_policy_that_is_another_one_once_it_is_ready() -> None:
+    for check in CHECKS:
+        with pytest.raises(
+            Mistake, match=r"ready returned a policy with needs Needs\(.*, expected"
+        ):
+            check(interface.ReadyAsAnother())

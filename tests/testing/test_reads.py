@@ -114,9 +114,9 @@ def test_nothing_is_noted_between_runs(file: Path) -> None:
 
 def test_what_was_read_is_noted_when_a_policy_fails(file: Path) -> None:
     policy = type("Failing", (Policy,), {})()
-    with pytest.raises(ZeroDivisionError), noted(policy, "prepare"):
+    with pytest.raises(ZeroDivisionError), noted(policy, "ready"):
         assert len(file.read_text()) // 0
-    assert uncovered(policy) == [("prepare", f"the file {str(file)!r}")]
+    assert uncovered(policy) == [("ready", f"the file {str(file)!r}")]
     assert type(os.environ) is os._Environ
 
 
@@ -132,10 +132,11 @@ class Reader(Policy):
         del source, seed
         return self.digest
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
         if self.heads:
             Path(self.heads).read_text()
+        return self
 
     def score(self, view: View) -> Tensor:
         for name in self.more:
@@ -157,14 +158,12 @@ def test_files_that_parameters_name_may_be_read(file: Path) -> None:
 
 def test_a_checkpoint_covers_what_is_read(file: Path) -> None:
     class Loads(Reader):
-        def prepare(self, model: LoadedModel, seed: int) -> None:
-            super().prepare(model, seed)
+        def ready(self, model: LoadedModel, seed: int) -> Policy:
             file.read_text()
+            return super().ready(model, seed)
 
     check_reads_are_in_the_key(Loads(digest="abc"), count=2)
-    with pytest.raises(
-        Mistake, match=r"^prepare reads the file '.*table.json', which no key covers"
-    ):
+    with pytest.raises(Mistake, match=r"^ready reads the file '.*table.json', which no key covers"):
         check_reads_are_in_the_key(Loads(), count=2)
 
 

@@ -1,15 +1,24 @@
-"""The growing cache, its machine, and policies that prepare for a model."""
+"""The growing cache, its machine, and policies that get ready for a model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 
-from kvharness import Policy
-from kvharness.testing import Mistake, check_exact_budget, left_out, run_session_machine
+from kvharness import Needs, Policy
+from kvharness.testing import (
+    CHECKS,
+    Check,
+    Mistake,
+    check_exact_budget,
+    left_out,
+    run_session_machine,
+)
+from kvharness.testing.case import Case
 from kvharness.testing.model import MODEL_SHAPE
 from kvharness.testing.session import Session
 from kvharness.testing.strategies import contracts, dtypes, sessions, traces
@@ -76,34 +85,52 @@ def test_strategies_draw_what_they_say(trace: Trace, contract: Contract, dtype: 
     assert dtype in {"float32", "bfloat16", "float16"}
 
 
-class Prepared(Policy):
+class Learning(Policy):
+    """Has no scores of its own."""
+
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
+        del seed
+        (first, *_) = model.module.parameters()
+        return Learned(first[0, : MODEL_SHAPE.size].detach().clone())
+
+
+@dataclass(frozen=True)
+class Learned(Policy):
     """Knows the model that it scores for, and no other."""
 
     weight: Tensor
-
-    def prepare(self, model: LoadedModel, seed: int) -> None:
-        del seed
-        (first, *_) = model.module.parameters()
-        self.weight = first[0, : MODEL_SHAPE.size].detach().clone()
 
     def score(self, view: View) -> Tensor:
         assert view.keys.shape[0] == MODEL_SHAPE.kv_heads
         return view.keys.float() @ self.weight
 
 
-def test_a_policy_that_prepares_is_prepared_for_a_model() -> None:
-    policy = Prepared()
-    check_exact_budget(policy, count=5)
-    assert not hasattr(policy, "weight"), "it was prepared, rather than a copy of it"
-    assert left_out(policy)["survives_repeated_compression"].startswith("it prepares for a model")
+@pytest.mark.parametrize("check", CHECKS, ids=repr)
+def test_a_policy_that_gets_ready_is_checked_on_what_fits_the_model(check: Check) -> None:
+    if check.name in left_out(Learning()):
+        assert left_out(Learning())[check.name] in {
+            "it gets ready for a model, and the session has a layer of its own",
+            "it is declared deterministic",
+            "it needs nothing of query heads",
+            "it needs no column sums",
+        }
+    else:
+        check.function(Learning(), count=5)
+
+
+def test_scoring_before_being_ready_says_what_is_missing() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"score\(view\) in the policy that ready\(model, seed\) returns"
+    ):
+        Learning().score(Case(shape=MODEL_SHAPE, budget=1).trace(Needs()).views[0])
 
 
 class Unready(Zeros):
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
         raise FileNotFoundError("no checkpoint")
 
 
-def test_a_policy_that_cannot_prepare_says_why() -> None:
-    with pytest.raises(Mistake, match=r"prepare\(model, seed=0\) raised FileNotFoundError"):
+def test_a_policy_that_cannot_get_ready_says_why() -> None:
+    with pytest.raises(Mistake, match=r"ready\(model, seed=0\) raised FileNotFoundError"):
         check_exact_budget(Unready())

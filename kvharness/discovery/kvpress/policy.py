@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.policy.interface import LoadedModel
-    from kvharness.policy.trace import Trace
+    from kvharness.policy.view import Choice, View
 
 #: More than any context.
 _ALL = 1 << 30
@@ -47,46 +47,54 @@ class PressPolicy(Policy):
     attends: bool = False
     compact: bool = False
 
-    def __post_init__(self) -> None:
-        # They follow from the press, so they are no fields.
-        needs = Needs(hidden_states=True, queries=_ALL if self.attends else 0)
-        object.__setattr__(self, "needs", needs)
-        object.__setattr__(
-            self, "positions", Positions.COMPACT if self.compact else Positions.ORIGINAL
-        )
+    @property
+    def needs(self) -> Needs:
+        return Needs(hidden_states=True, queries=_ALL if self.attends else 0)
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    @property
+    def positions(self) -> Positions:
+        return Positions.COMPACT if self.compact else Positions.ORIGINAL
+
+    def ready(self, model: LoadedModel, seed: int) -> ReadyPressPolicy:
         del seed
         press = copy.deepcopy(self.press)
         press.post_init_from_model(model.module)
-        object.__setattr__(self, "_ready", (press, Attention.of(model.module)))
+        return ReadyPressPolicy(
+            press=press,
+            ranks=self.ranks,
+            attends=self.attends,
+            compact=self.compact,
+            attention=Attention.of(model.module),
+        )
 
-    def informed(self, trace: Trace) -> Policy:
-        press, attention = self._ready  # type: ignore[attr-defined]
-        other = copy.copy(self)
-        object.__setattr__(other, "_run", Run(press, attention, trace))
-        return other
 
-    def score_all(self, trace: Trace) -> Tensor:
+@dataclass(frozen=True)
+class ReadyPressPolicy(PressPolicy):
+    """A press on one model."""
+
+    attention: Attention = field(kw_only=True, repr=False, compare=False)
+
+    def score(self, view: View) -> Tensor:
         """Zeros: a press's scores depend on the budget, which is known to `select` only."""
-        return torch.zeros(len(trace.layers), trace.kv_heads, trace.tokens)
+        return torch.zeros(view.kv_heads, view.tokens, device=view.keys.device)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        if bool(protected.any()):
+    def allocate(self, choice: Choice) -> Tensor:
+        if bool(choice.protected.any()):
             self._expect_ranking()
-            return super().allocate(scores, budget, protected)
-        return self._kept(budget).sum(dim=-1)
+        # What ranks keeps equally many in each head, so that there is nothing to run for it.
+        return super().allocate(choice) if self.ranks else self._kept(choice).sum(dim=-1)
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        budget = int(budgets.sum()) // budgets.numel()
-        if not bool(protected.any()):
-            return self._kept(budget)
-        run: Run = self._run  # type: ignore[attr-defined]
-        return super().select(run.scores(budget), budgets, protected.to(scores.device))
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        if not bool(choice.protected.any()):
+            return self._kept(choice)
+        scores = self._run(choice).scores(choice.budget).to(choice.scores.device)
+        return super().select(replace(choice, scores=scores), budgets)
 
-    def _kept(self, budget: int) -> Tensor:
-        run: Run = self._run  # type: ignore[attr-defined]
-        return run.kept(budget)
+    def _kept(self, choice: Choice) -> Tensor:
+        return self._run(choice).kept(choice.budget)
+
+    def _run(self, choice: Choice) -> Run:
+        return Run(self.press, self.attention, choice.trace)
 
     def _expect_ranking(self) -> None:
         if not self.ranks:

@@ -94,17 +94,6 @@ class Run:
         self._press = press
         self._attention = attention
         self._trace = trace
-        self._kept: dict[int, Tensor] = {}
-
-    def kept(self, budget: int) -> Tensor:
-        """Keep mask, bool ``[layers, K, n]``, of exactly ``budget`` entries a head on average.
-
-        Raises:
-            UsageProblem: no compression ratio gives that many.
-        """
-        if budget not in self._kept:
-            self._kept[budget] = self._search(budget)
-        return self._kept[budget]
 
     def scores(self, budget: int) -> Tensor:
         """What a press that ranks tokens scores at a budget, float32 ``[layers, K, n]``."""
@@ -121,8 +110,14 @@ class Run:
             return masked_out(masked, (view.kv_heads, view.tokens))
         return returned((view.keys, view.values), (keys[0], values[0]))
 
-    def _search(self, budget: int) -> Tensor:
-        """Bisect the compression ratio: the nominal one is not what every press realises."""
+    def kept(self, budget: int) -> Tensor:
+        """Keep mask, bool ``[layers, K, n]``, of exactly ``budget`` entries a head on average.
+
+        The compression ratio is bisected: the nominal one is not what every press realises.
+
+        Raises:
+            UsageProblem: no compression ratio gives that many.
+        """
         trace, layers = self._trace, len(self._trace.layers)
         if budget == trace.tokens:
             return torch.ones(layers, trace.kv_heads, trace.tokens, dtype=torch.bool)

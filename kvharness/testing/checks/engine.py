@@ -17,8 +17,8 @@ from kvharness.testing.examples import MODELLED, examples
 from kvharness.testing.letters import VOCABULARY
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
-from kvharness.testing.reading import copied, overrides, read_as_is
-from kvharness.testing.subject import as_given, ready_on
+from kvharness.testing.reading import copied, read_as_is
+from kvharness.testing.subject import as_given, learns, ready_on
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -85,21 +85,20 @@ def scenes(draw: st.DrawFn, *, heads: SearchStrategy[tuple[int, int]]) -> Scene:
 
 
 class Stage:
-    """A policy on tiny models, prepared for each once."""
+    """A policy on tiny models, made ready for each once."""
 
     def __init__(self, given: Policy | ScoreFunction) -> None:
         self.policy = as_given(given)
-        prepares = overrides(self.policy, "prepare")
-        self.heads = st.sampled_from(_HEADS[:1] if prepares else _HEADS)
-        self._prepared: dict[tuple[int, int], tuple[Policy, TinyModel]] = {}
+        self.heads = st.sampled_from(_HEADS[:1] if learns(self.policy) else _HEADS)
+        self._ready: dict[tuple[int, int], tuple[Policy, TinyModel]] = {}
 
     def on(self, scene: Scene) -> Performance:
         """The policy and the model for a scene, with the context read."""
         key = (scene.heads, scene.kv_heads)
-        if key not in self._prepared:
+        if key not in self._ready:
             shape = replace(MODEL_SHAPE, heads=scene.heads, kv_heads=scene.kv_heads)
-            self._prepared[key] = ready_on(self.policy, TinyModel.of(shape))
-        policy, model = self._prepared[key]
+            self._ready[key] = ready_on(self.policy, TinyModel.of(shape))
+        policy, model = self._ready[key]
         prefilled, trace = model.prefill(scene.context, policy.needs, scene.prompts)
         return Performance(scene, copied(policy), model, prefilled, trace)
 
@@ -156,7 +155,7 @@ def check_full_retention_is_identity(
         expect(
             apart < _TOLERANCE,
             f"with nothing evicted, answers are {apart:.3g} nats from those without a policy; "
-            f"leave the model as prepare(model, seed) gets it",
+            f"leave the model as ready(model, seed) gets it",
         )
 
     holds()

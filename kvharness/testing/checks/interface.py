@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kvharness.testing.case import Case
     from kvharness.testing.reading import Reading
 
-_SCORING = {"", "score", "score_all"}
+_SCORING = {"", "score"}
 #: Tokens and a budget at which no window of fixed length is too long.
 _FAR = (100_000, 10_000)
 
@@ -31,20 +31,18 @@ def check_scores_fit(policy: Policy | ScoreFunction, *, count: int = PURE) -> No
     """Every context gets scores of its shape: one token, fewer than a window, GQA, MHA, MQA.
 
     Raises:
-        Mistake: `score` or `score_all` raised, or returned another shape or no tensor.
+        Mistake: `score` raised, or returned another shape or no tensor.
     """
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         shape, reading = case.shape, read(subject, case)
         layer = (shape.kv_heads, shape.tokens)
-        whole = (shape.layers, *layer)
-        stage = "score_all" if reading.returned.get("score_all") else "score"
         for scores in reading.all_scores:
-            _expect_shape(scores, whole if stage == "score_all" else layer, stage)
-        told = f"{stage} raised {reading.reason} on {shape.tokens} tokens"
+            _expect_shape(scores, layer)
+        told = f"score raised {reading.reason} on {shape.tokens} tokens"
         hint = "" if "needs" in reading.reason else "; contexts may be this short"
         expect(not _raised(reading), f"{told}{hint}")
 
@@ -63,11 +61,11 @@ def _is_plain(scores: Any) -> bool:
     return fits and bool(scores.isfinite().all())
 
 
-def _expect_shape(scores: Any, expected: tuple[int, ...], stage: str) -> None:
+def _expect_shape(scores: Any, expected: tuple[int, ...]) -> None:
     if not isinstance(scores, torch.Tensor):
-        raise Mistake(f"{stage} returned {type(scores).__name__}, expected a tensor {expected}")
+        raise Mistake(f"score returned {type(scores).__name__}, expected a tensor {expected}")
     given = tuple(scores.shape)
-    expect(given == expected, f"{stage} returned shape {given}, expected {expected}")
+    expect(given == expected, f"score returned shape {given}, expected {expected}")
 
 
 def check_dtype_and_device(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
@@ -82,7 +80,7 @@ def check_dtype_and_device(policy: Policy | ScoreFunction, *, count: int = PURE)
     places = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
     @examples(count)
-    @given(case=cases_for(subject), place=st.sampled_from(places))
+    @given(case=cases_for(policy), place=st.sampled_from(places))
     def holds(case: Case, place: str) -> None:
         trace = on_device(case.trace(subject.needs), place)
         for scores in read(subject, case, trace=trace).all_scores:
@@ -114,7 +112,7 @@ def check_finite_scores(policy: Policy | ScoreFunction, *, count: int = PURE) ->
     prone = st.sampled_from((Texture.HUGE, Texture.ZEROS)) | textures()
 
     @examples(count)
-    @given(case=cases_for(subject, texture=prone))
+    @given(case=cases_for(policy, texture=prone))
     def holds(case: Case) -> None:
         for layer, scores in enumerate(read(subject, case).all_scores):
             if isinstance(scores, torch.Tensor) and scores.device.type != "meta":
@@ -127,7 +125,6 @@ def _expect_finite(scores: torch.Tensor, layer: int, case: Case) -> None:
     wrong = (~scores.isfinite()).nonzero()
     if len(wrong):
         place = wrong[0].tolist()
-        layer = place[0] if scores.dim() == 3 else layer
         raise Mistake(
             f"the score of token {place[-1]} in layer {layer} is {scores[tuple(place)].item()} for "
             f"{case.dtype} keys; compute in float32 (keys.float()) and do not divide by 0"
@@ -145,7 +142,7 @@ def check_protect_fits(policy: Policy | ScoreFunction, *, count: int = PURE) -> 
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         _protection(subject, case.shape.tokens, case.budget)
         far = _protection(subject, *_FAR)

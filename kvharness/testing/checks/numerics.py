@@ -37,7 +37,7 @@ def check_group_order(policy: Policy | ScoreFunction, *, count: int = PURE) -> N
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject, texture=_SMOOTH), order=st.permutations(range(6)))
+    @given(case=cases_for(policy, texture=_SMOOTH), order=st.permutations(range(6)))
     def holds(case: Case, order: Sequence[int]) -> None:
         group = case.shape.heads // case.shape.kv_heads
         inside = [place for place in order if place < group]
@@ -72,7 +72,7 @@ def check_query_chunks(policy: Policy | ScoreFunction, *, count: int = PURE) -> 
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject, texture=_SMOOTH), chunk=st.integers(1, 48))
+    @given(case=cases_for(policy, texture=_SMOOTH), chunk=st.integers(1, 48))
     def holds(case: Case, chunk: int) -> None:
         trace = trace_of(case.tensors(), subject.needs, subject.needs, chunk=chunk)
         whole, parts = read(subject, case).scores, read(subject, case, trace=trace).scores

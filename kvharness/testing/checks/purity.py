@@ -16,7 +16,7 @@ from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import copied, read, read_as_is
 from kvharness.testing.strategies import other_prompts
-from kvharness.testing.subject import cases_for, changed_by_prepare, ready
+from kvharness.testing.subject import cases_for, changed_by_ready, ready
 from kvharness.testing.tensors import Shape
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def check_deterministic(policy: Policy | ScoreFunction, *, count: int = PURE) ->
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         first, again = (read(subject, case, luck=luck) for luck in (1, 2))
         where = _difference(first, again)
@@ -108,7 +108,7 @@ def check_seed_does_not_matter(policy: Policy | ScoreFunction, *, count: int = P
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject), seed=st.integers(1, 999))
+    @given(case=cases_for(policy), seed=st.integers(1, 999))
     def holds(case: Case, seed: int) -> None:
         other = case.trace(subject.needs, words=(str(seed), "item", "policy"))
         where = _difference(read(subject, case), read(subject, case, trace=other))
@@ -127,12 +127,12 @@ def check_global_state(policy: Policy | ScoreFunction, *, count: int = PURE) -> 
     Raises:
         Mistake: names the setting that was changed, or the generator that was seeded.
     """
-    changed = changed_by_prepare(policy)
-    expect(not changed, f"prepare {left_changed(changed)}")
+    changed = changed_by_ready(policy)
+    expect(not changed, f"ready {left_changed(changed)}")
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         first, again = (read(subject, case, luck=luck) for luck in (1, 2))
         expect(not first.changed, f"the policy {left_changed(first.changed)}")
@@ -156,7 +156,7 @@ def check_inputs_unchanged(policy: Policy | ScoreFunction, *, count: int = PURE)
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         trace = case.trace(subject.needs)
         before = case.trace(subject.needs)
@@ -186,7 +186,7 @@ def check_no_state(policy: Policy | ScoreFunction, *, count: int = PURE) -> None
     subject = ready(policy)
 
     @examples(count)
-    @given(data=st.data(), case=cases_for(subject))
+    @given(data=st.data(), case=cases_for(policy))
     def holds(data: st.DataObject, case: Case) -> None:
         other = data.draw(other_prompts(case), label="prompt between")
         one = copied(subject)
@@ -207,7 +207,7 @@ def check_no_state(policy: Policy | ScoreFunction, *, count: int = PURE) -> None
 
 
 def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
-    """Scores do not change when the harness records more, for a policy that runs beside.
+    """Scores and masks do not change when the harness records more, for another policy.
 
     Raises:
         Mistake: the policy looked at something that it does not declare in `needs`.
@@ -215,16 +215,20 @@ def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PU
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         tensors, needs = case.tensors(), subject.needs
         more = trace_of(tensors, needs, _EVERYTHING.union(needs))
         alone, beside = read(subject, case), read(subject, case, trace=more)
-        if alone.scores is not None and beside.scores is not None:
-            expect(
-                torch.equal(alone.scores, beside.scores),
-                f"scores change when the harness records more than {needs} for another policy; "
-                f"read views (trace.views), not trace.layers, and declare what you read",
-            )
+        apart = (
+            alone.scores is not None
+            and beside.scores is not None
+            and not torch.equal(alone.scores, beside.scores)
+        )
+        expect(
+            not apart and _difference(alone, beside) is None,
+            f"the choice changes when the harness records more than {needs} for another policy; "
+            f"read views (trace.views), not trace.layers, and declare what you read",
+        )
 
     holds()

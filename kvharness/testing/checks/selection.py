@@ -16,7 +16,7 @@ from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import read
 from kvharness.testing.storage import stored
 from kvharness.testing.strategies import larger_budgets
-from kvharness.testing.subject import cases_for, ready
+from kvharness.testing.subject import as_given, cases_for, ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +39,17 @@ def check_exact_budget(policy: Policy | ScoreFunction, *, count: int = PURE) -> 
     Raises:
         Mistake: `allocate` raised or gave other totals, or `select` kept more or fewer.
     """
-    subject = ready(policy)
+    subject, head_wise = ready(policy), as_given(policy).capabilities.head_wise
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         reading = read(subject, case)
         failed = reading.stage == "allocate" and "allocate" not in reading.returned
         expect(not failed, f"allocate raised {reading.reason}")
         if "allocate" in reading.returned:
             budgets = _budgets(reading.last("allocate"), case)
-            _expect_allocation(budgets, case, head_wise=subject.capabilities.head_wise)
+            _expect_allocation(budgets, case, head_wise=head_wise)
             _expect_counts(reading, budgets)
 
     holds()
@@ -109,7 +109,7 @@ def check_protected_kept(policy: Policy | ScoreFunction, *, count: int = PURE) -
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         reading = read(subject, case)
         mask = reading.last("select") if reading.mask is None else reading.mask
@@ -145,7 +145,7 @@ def check_kept_positions(policy: Policy | ScoreFunction, *, count: int = PURE) -
     subject = ready(policy)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         reading = read(subject, case)
         failed = reading.stage == "select" and "select" not in reading.returned
@@ -194,7 +194,7 @@ def check_nested_budgets(policy: Policy | ScoreFunction, *, count: int = PURE) -
     subject = ready(policy)
 
     @examples(count)
-    @given(data=st.data(), small=cases_for(subject))
+    @given(data=st.data(), small=cases_for(policy))
     def holds(data: st.DataObject, small: Case) -> None:
         large = data.draw(larger_budgets(small), label="larger budget")
         masks = [read(subject, case).mask for case in (small, large)]

@@ -11,13 +11,13 @@ from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import read
 from kvharness.testing.reads import uncovered
-from kvharness.testing.subject import cases_for, ready
+from kvharness.testing.subject import as_given, cases_for, ready
 
 if TYPE_CHECKING:
     from kvharness.policy.interface import Policy, ScoreFunction
     from kvharness.testing.case import Case
 
-_PREPARE = "prepare"
+_READY = "ready"
 
 
 def check_reads_are_in_the_key(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
@@ -29,16 +29,17 @@ def check_reads_are_in_the_key(policy: Policy | ScoreFunction, *, count: int = P
     Raises:
         Mistake: names the file or the variable of the environment.
     """
-    subject = ready(policy)
-    if _has_checkpoint(subject):
+    # The policy that scores may be another one, which says nothing of weights.
+    offered, subject = as_given(policy), ready(policy)
+    if _has_checkpoint(offered):
         return
-    _expect_covered(subject, while_preparing=True)
+    _expect_covered(offered, getting_ready=True)
 
     @examples(count)
-    @given(case=cases_for(subject))
+    @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         read(subject, case)
-        _expect_covered(subject, while_preparing=False)
+        _expect_covered(subject, getting_ready=False)
 
     holds()
 
@@ -50,10 +51,10 @@ def _has_checkpoint(policy: Policy) -> bool:
         return False
 
 
-def _expect_covered(policy: Policy, *, while_preparing: bool) -> None:
+def _expect_covered(policy: Policy, *, getting_ready: bool) -> None:
     for doing, thing in uncovered(policy):
-        if (doing == _PREPARE) == while_preparing:
-            who = "prepare" if while_preparing else "the policy"
+        if (doing == _READY) == getting_ready:
+            who = _READY if getting_ready else "the policy"
             raise Mistake(
                 f"{who} reads {thing}, which no key covers, so records would outlive a change of "
                 f"it; make it a parameter, put it into the package, or let checkpoint return its "

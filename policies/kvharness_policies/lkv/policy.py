@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Policy, exact_budgets
+from kvharness import Capabilities, Policy, Wrapper, exact_budgets
 from kvharness.training import find_checkpoint
 from kvharness_policies.lkv.network import Network, Shape
-from kvharness_policies.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, ModelSource, View
+    from kvharness import Choice, LoadedModel, ModelSource, View
     from kvharness.training import Checkpoint
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -69,22 +68,31 @@ class LKV(Policy):
         del seed
         return _digest(self.weights, source, self.training)
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> LearnedLKV:
         del seed
-        # Follows from the weights, so it is no field.
-        object.__setattr__(self, "_network", _network(self.weights, model, self.training))
+        return LearnedLKV(
+            weights=self.weights,
+            budgets=self.budgets,
+            training=self.training,
+            network=_network(self.weights, model, self.training),
+        )
 
     def untrained(self) -> LKV:
         return LKV(weights=RANDOM, budgets=self.budgets, training=self.training)
 
-    def score(self, view: View) -> Tensor:
-        network: Network = self._network  # type: ignore[attr-defined]
-        with torch.no_grad():
-            return network.layer_scores(view.layer, view.keys, view.values)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        network: Network = self._network  # type: ignore[attr-defined]
-        return head_budgets(network, self.budgets, scores, budget, protected)
+@dataclass(frozen=True)
+class LearnedLKV(LKV):
+    """LKV with its weights."""
+
+    network: Network = field(kw_only=True, repr=False, compare=False)
+
+    def score(self, view: View) -> Tensor:
+        with torch.no_grad():
+            return self.network.layer_scores(view.layer, view.keys, view.values)
+
+    def allocate(self, choice: Choice) -> Tensor:
+        return head_budgets(self.network, self.budgets, choice)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class LKVBudgets(Wrapper):
     Source: the ablation of LKV's abstract, learned budgets against learned scores.
     """
 
-    capabilities = Capabilities(head_wise=True, nested=False)
+    own_capabilities = Capabilities(head_wise=True, nested=False)
 
     weights: str = "shipped"
     budgets: str = Budgets.LEARNED
@@ -115,24 +123,33 @@ class LKVBudgets(Wrapper):
     def checkpoint(self, source: ModelSource, seed: int) -> str:
         return _digest(self.weights, source, self.training) + self.scorer.checkpoint(source, seed)
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
-        self.scorer.prepare(model, seed)
-        object.__setattr__(self, "_network", _network(self.weights, model, self.training))
+    def ready(self, model: LoadedModel, seed: int) -> LearnedLKVBudgets:
+        return LearnedLKVBudgets(
+            self.scorer.ready(model, seed),
+            weights=self.weights,
+            budgets=self.budgets,
+            training=self.training,
+            network=_network(self.weights, model, self.training),
+        )
 
     def untrained(self) -> LKVBudgets:
         return replace(self, scorer=self.scorer.untrained(), weights=RANDOM)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        network: Network = self._network  # type: ignore[attr-defined]
-        return head_budgets(network, self.budgets, scores, budget, protected)
+
+@dataclass(frozen=True)
+class LearnedLKVBudgets(LKVBudgets):
+    """LKV-H with its weights."""
+
+    network: Network = field(kw_only=True, repr=False, compare=False)
+
+    def allocate(self, choice: Choice) -> Tensor:
+        return head_budgets(self.network, self.budgets, choice)
 
 
-def head_budgets(
-    network: Network, how: str, scores: Tensor, budget: int, protected: Tensor
-) -> Tensor:
+def head_budgets(network: Network, how: str, choice: Choice) -> Tensor:
     """Exact budgets ``[layers, K]`` from learned shares."""
-    layers, heads, tokens = scores.shape
-    kept = int(protected.sum())
+    layers, heads, tokens = choice.scores.shape
+    budget, kept = choice.budget, int(choice.protected.sum())
     shares = torch.full((layers, heads), 1.0)
     if how != Budgets.UNIFORM and tokens > kept:
         with torch.no_grad():

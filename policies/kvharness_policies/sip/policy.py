@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from kvharness_policies.sip.variant import SMALL, options_of, variant_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, ModelSource, Trace, View
+    from kvharness import Choice, LoadedModel, ModelSource, View
     from kvharness.training import Checkpoint
     from kvharness_policies.sip.network import Network
 
@@ -74,44 +74,32 @@ class SIP(Policy):
         if self.mode not in {PER_HEAD, NOTEBOOK}:
             raise ValueError(f"mode={self.mode!r}: expected {PER_HEAD} or {NOTEBOOK}")
         variant_of(size=self.size, features=self.features, mode=self.mode)
-        seen = parse_features(self.features)
-        # Follows from the features, so it is no field.
-        object.__setattr__(self, "needs", Needs(column_sums=Feature.PREFILL in seen))
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(column_sums=Feature.PREFILL in parse_features(self.features))
 
     def checkpoint(self, source: ModelSource, seed: int) -> str:
         return RANDOM if self.weights == RANDOM else self._find(source, seed).digest
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
-        if self.weights == RANDOM:
-            scorer = _random(model, self, seed)
-        else:
-            scorer = trained_network(self._find(model.source, seed))
-        # Follows from weights and seed, so it is no field.
-        object.__setattr__(self, "_scorer", scorer.eval().to(model.module.device))
+    def ready(self, model: LoadedModel, seed: int) -> LearnedSIP:
+        network = self._network(model, seed).eval().to(model.module.device)
+        kind = LearnedSIP if self.mode == PER_HEAD else NotebookSIP
+        return kind(
+            weights=self.weights,
+            size=self.size,
+            features=self.features,
+            mode=self.mode,
+            network=network,
+        )
 
     def untrained(self) -> SIP:
         return replace(self, weights=RANDOM)
 
-    def score_all(self, trace: Trace) -> Tensor:
-        views = trace.views
-        if self.mode == PER_HEAD:
-            return torch.stack([self.score(view) for view in views])
-        shared = self.score(views[0]).mean(dim=0)
-        return shared.expand(len(views), trace.kv_heads, -1).clone()
-
-    def score(self, view: View) -> Tensor:
-        scorer: Network = self._scorer  # type: ignore[attr-defined]
-        heads = torch.arange(view.kv_heads, device=view.keys.device)
-        seen = Heads(
-            keys=view.keys,
-            values=view.values,
-            prefill=mean_received(view) if self.needs.column_sums else None,
-            layer=torch.full_like(heads, view.layer),
-            head=heads,
-        )
-        with torch.no_grad():
-            score: Tensor = scorer(seen).score
-        return score
+    def _network(self, model: LoadedModel, seed: int) -> Network:
+        if self.weights == RANDOM:
+            return _random(model, self, seed)
+        return trained_network(self._find(model.source, seed))
 
     def _find(self, source: ModelSource, seed: int) -> Checkpoint:
         choice = {"size": self.size, "features": self.features, "mode": self.mode}
@@ -124,6 +112,43 @@ class SIP(Policy):
             seed=seed,
             options=options_of(**choice),
         )
+
+
+@dataclass(frozen=True)
+class LearnedSIP(SIP):
+    """SIP with its weights."""
+
+    network: Network = field(kw_only=True, repr=False, compare=False)
+
+    def score(self, view: View) -> Tensor:
+        heads = torch.arange(view.kv_heads, device=view.keys.device)
+        seen = Heads(
+            keys=view.keys,
+            values=view.values,
+            prefill=mean_received(view) if self.needs.column_sums else None,
+            layer=torch.full_like(heads, view.layer),
+            head=heads,
+        )
+        with torch.no_grad():
+            score: Tensor = self.network(seen).score
+        return score
+
+
+class NotebookSIP(LearnedSIP):
+    """The notebook's mode: the first layer alone decides, and all heads of all layers follow."""
+
+    def score(self, view: View) -> Tensor:
+        if view.layer == 0:
+            shared = super().score(view).mean(dim=0)
+        else:
+            # Never looked at; it ties the heads, so that none of them gets more entries.
+            tokens, device = view.tokens, view.keys.device
+            shared = torch.arange(tokens, 0, -1, dtype=torch.float32, device=device)
+        return shared.repeat(view.kv_heads, 1)
+
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        tied = choice.scores[:1].expand_as(choice.scores)
+        return super().select(replace(choice, scores=tied), budgets)
 
 
 def shape_of(model: LoadedModel, size: str) -> Shape:

@@ -73,7 +73,7 @@ class DrawScores(KeepLast):
 
 
 class MakeSeen(Protocol):
-    """A prepared press policy, and a trace of the tiny model for it."""
+    """A press policy that is ready, and a trace of the tiny model for it."""
 
     def __call__(
         self, press: Any, *, ranks: bool = ..., words: tuple[str, ...] = ..., **options: Any
@@ -85,8 +85,8 @@ def make_seen(runtime: Runtime) -> MakeSeen:
     def make(
         press: Any, *, ranks: bool = True, words: tuple[str, ...] = ("1", "2", "3"), **options: Any
     ) -> tuple[PressPolicy, Trace]:
-        policy = PressPolicy(press=press, ranks=ranks, **options)
-        policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
+        model = LoadedModel(source=runtime.source, module=runtime.model)
+        policy = PressPolicy(press=press, ranks=ranks, **options).ready(model, 0)
         context, _ = prefill(runtime, range(2, 42), policy.needs)
         layers = tuple(context.layers.values())
         trace = Trace(layers=layers, positions=torch.arange(40), needs=Needs())

@@ -13,25 +13,26 @@ from tests.testing.broken.interface import Zeros
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, View
+    from kvharness import Choice, LoadedModel, View
 
 
 class TunesTheModel(Zeros):
     """Changes the model that all policies share."""
 
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del seed
         with torch.no_grad():
             model.module.get_output_embeddings().weight.mul_(1.5)
+        return self
 
 
 class CompactButUneven(Zeros):
     positions = Positions.COMPACT
     capabilities = Capabilities(head_wise=True, nested=False)
 
-    def allocate(self, scores: Tensor, budget: int, protected: Tensor) -> Tensor:
-        budgets = super().allocate(scores, budget, protected)
-        if scores.shape[1] > 1 and 10 <= budget < scores.shape[2]:
+    def allocate(self, choice: Choice) -> Tensor:
+        budgets = super().allocate(choice)
+        if choice.scores.shape[1] > 1 and 10 <= choice.budget < choice.scores.shape[2]:
             budgets[0, 0] += 1
             budgets[0, 1] -= 1
         return budgets
@@ -43,8 +44,8 @@ class ReusesItsMask(Zeros):
 
     buffers: dict[tuple[int, ...], Tensor] = field(default_factory=dict, compare=False)
 
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
-        mask = super().select(scores, budgets, protected)
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        mask = super().select(choice, budgets)
         return self.buffers.setdefault(tuple(mask.shape), mask).copy_(mask)
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Policy
+from kvharness import Needs, Policy, group_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import Trace, View
+    from kvharness import LoadedModel, View
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,20 @@ class OneScorePerQueryHead(Policy):
         return torch.zeros(2 * view.kv_heads, view.tokens)
 
 
-class HeadsBeforeLayers(Zeros):
-    def score_all(self, trace: Trace) -> Tensor:
-        return super().score_all(trace).transpose(0, 1)
+class ReadyAsAnother(Zeros):
+    """Declares less as it is built than the policy that scores needs."""
+
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
+        del model, seed
+        return SumsUp()
+
+
+class SumsUp(Policy):
+    needs = Needs(column_sums=True)
+
+    def score(self, view: View) -> Tensor:
+        assert view.column_sums is not None
+        return group_mean(view.column_sums, view.kv_heads)
 
 
 class NeedsEightTokens(Policy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +13,7 @@ from tests.testing.broken.interface import Zeros
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, Trace, View
+    from kvharness import Choice, LoadedModel, View
 
 
 class DrawsGlobally(Policy):
@@ -33,9 +33,9 @@ class SeedsTorch(Policy):
 
 
 class ComputesInFloat64(Zeros):
-    def select(self, scores: Tensor, budgets: Tensor, protected: Tensor) -> Tensor:
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
         torch.set_default_dtype(torch.float64)
-        return super().select(scores, budgets, protected)
+        return super().select(choice, budgets)
 
 
 class TakesAllCores(Zeros):
@@ -51,9 +51,10 @@ class AllowsGradients(Zeros):
 
 
 class WantsDeterminism(Zeros):
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
         torch.use_deterministic_algorithms(True)
+        return self
 
 
 class FixesItsSeed(Policy):
@@ -108,11 +109,11 @@ class RemembersScores(Policy):
 class PeeksAtTheFuture(Zeros):
     """Reads the layers of the trace, where what others asked for lies as well."""
 
-    def score_all(self, trace: Trace) -> Tensor:
-        futures = [layer.future for layer in trace.layers]
-        if any(future is None for future in futures):
-            return super().score_all(trace)
-        return torch.stack([group_mean(f, trace.kv_heads) for f in futures if f is not None])
+    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
+        futures = [layer.future for layer in choice.trace.layers]
+        means = [group_mean(f, choice.trace.kv_heads) for f in futures if f is not None]
+        known = replace(choice, scores=torch.stack(means)) if means else choice
+        return super().select(known, budgets)
 
 
 class ReadsOneHeadOfAGroup(Policy):

@@ -12,7 +12,7 @@ from tests.testing.broken.interface import Zeros
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import LoadedModel, View
+    from kvharness import LoadedModel, Policy, View
 
 #: Of this project, and of no package.
 OUTSIDE = Path(__file__).parents[3] / "pyproject.toml"
@@ -40,9 +40,10 @@ def _read_once() -> str:
 
 
 class PreparesFromAFile(Zeros):
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
         assert OUTSIDE.read_bytes()
+        return Zeros()
 
 
 class AsksTheEnvironment(Zeros):
@@ -51,6 +52,7 @@ class AsksTheEnvironment(Zeros):
 
 
 class PreparesFromTheEnvironment(Zeros):
-    def prepare(self, model: LoadedModel, seed: int) -> None:
+    def ready(self, model: LoadedModel, seed: int) -> Policy:
         del model, seed
         assert VARIABLE not in os.environ
+        return self

@@ -74,13 +74,13 @@ def measure(
     progress: Callable[[Sequence[Window]], Iterable[Window]],
 ) -> list[Agreement]:
     """On the first held-out window of each passage; leaves out those whose text ends at once."""
-    policy.prepare(LoadedModel(source=runtime.source, module=runtime.model), 0)
+    ready = policy.ready(LoadedModel(source=runtime.source, module=runtime.model), 0)
     first: dict[str, Window] = {}
     for window in windows:
         if window.held_out:
             first.setdefault(window.passage, window)
     return [
-        each for window in progress([*first.values()]) for each in _window(runtime, window, policy)
+        each for window in progress([*first.values()]) for each in _window(runtime, window, ready)
     ]
 
 
