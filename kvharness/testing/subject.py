@@ -10,17 +10,18 @@ from kvharness.discovery.declared import made_ready, misdeclared
 from kvharness.errors import PolicyProblem, TrainingProblem
 from kvharness.isolation.torch_settings import kept
 from kvharness.policy.interface import FunctionPolicy, LoadedModel, Policy
+from kvharness.testing.case import Case
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
 from kvharness.testing.reads import noted
-from kvharness.testing.strategies import cases, lengths
+from kvharness.testing.strategies import LONGEST, cases, lengths
+from kvharness.testing.tensors import Shape, Texture
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from kvharness.policy.interface import ScoreFunction
-    from kvharness.testing.case import Case
 
 
 def ready(given: Policy | ScoreFunction) -> Policy:
@@ -99,3 +100,19 @@ def cases_for(given: Policy | ScoreFunction, **changes: Any) -> SearchStrategy[C
     if not learns(as_given(given)):
         return cases(**changes)
     return cases(shape=lengths().map(lambda tokens: replace(MODEL_SHAPE, tokens=tokens)), **changes)
+
+
+def long_case(given: Policy | ScoreFunction) -> Case:
+    """The longest context there is, of a shape that `cases_for` draws."""
+    shape = Shape(layers=1, heads=2, kv_heads=1, tokens=LONGEST, size=4)
+    if learns(as_given(given)):
+        shape = replace(MODEL_SHAPE, tokens=LONGEST)
+    return Case(
+        shape=shape,
+        budget=LONGEST // 4,
+        sinks=4,
+        recents=16,
+        dtype="float32",
+        texture=Texture.PLAIN,
+        seed=0,
+    )
