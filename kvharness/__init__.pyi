@@ -10,6 +10,7 @@ from .policy.attention_maps import window_attention as window_attention
 from .policy.budgets import Scope as Scope
 from .policy.budgets import exact_budgets as exact_budgets
 from .policy.budgets import shared_budgets as shared_budgets
+from .policy.choice import Choice as Choice
 from .policy.interface import INTERFACE_VERSION as INTERFACE_VERSION
 from .policy.interface import LoadedModel as LoadedModel
 from .policy.interface import Policy as Policy
@@ -25,7 +26,6 @@ from .policy.probe import Repeat as Repeat
 from .policy.probe import Text as Text
 from .policy.trace import Trace as Trace
 from .policy.view import Capabilities as Capabilities
-from .policy.view import Choice as Choice
 from .policy.view import Needs as Needs
 from .policy.view import Positions as Positions
 from .policy.view import Step as Step

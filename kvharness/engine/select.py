@@ -10,8 +10,8 @@ import torch
 
 from kvharness.contract import Protection
 from kvharness.errors import PolicyProblem
+from kvharness.policy.choice import Choice
 from kvharness.policy.entries import protected_mask
-from kvharness.policy.view import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

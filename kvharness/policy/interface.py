@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kvharness.contract import Protection
-from kvharness.policy.view import Capabilities, Choice, Needs, Positions, Step, View
+from kvharness.policy.view import Capabilities, Needs, Positions, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from kvharness.policy.choice import Choice
     from kvharness.pretrained.find import ModelSource
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.contract import Protection
+    from kvharness.policy.choice import Choice
     from kvharness.policy.interface import LoadedModel
-    from kvharness.policy.view import Choice, View
+    from kvharness.policy.view import View
     from kvharness.pretrained.find import ModelSource
 
 

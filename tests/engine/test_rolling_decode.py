@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvharness.model.loaded import Runtime
-    from kvharness.policy.view import Choice, View
+    from kvharness.policy.choice import Choice
+    from kvharness.policy.view import View
     from tests.conftest import MakePair
 
 TOKENS, BUDGET = 24, 12

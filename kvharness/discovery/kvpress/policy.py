@@ -16,8 +16,9 @@ from kvharness.policy.view import Capabilities, Needs, Positions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from kvharness.policy.choice import Choice
     from kvharness.policy.interface import LoadedModel
-    from kvharness.policy.view import Choice, View
+    from kvharness.policy.view import View
 
 #: More than any context.
 _ALL = 1 << 30
