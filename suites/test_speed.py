@@ -160,7 +160,7 @@ def test_policy_speed(name: str, runtime: Runtime, benchmark: Any, table: list[l
     """Select time, decoding speed and cache bytes of one policy against the full cache."""
     from kvharness.engine.answer import answer
     from kvharness.engine.speed import choose, request
-    from kvharness.model.prefill import prefill
+    from kvharness.model.context_reading import prefill
 
     grid, loaded = _grid(runtime), _policy(name)
     retention = Fraction(1) if name == "full" else Fraction("0.25")

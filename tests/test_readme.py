@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kvharness import Queries
 from kvharness.contract import Protection
 from kvharness.discovery.registry import installed
 from kvharness.discovery.spec import PolicySpec
 from kvharness.engine.select import keep_mask
+from kvharness.model.context_reading import prefill
 from kvharness.policy.trace import LayerTrace, Trace
 from kvharness.records.store import Store
+from kvharness.testing import checks_for
+from tests.model.test_context_reading import Saliency, observed
 
 if TYPE_CHECKING:
     import pytest
+
+    from kvharness.model.loaded import Runtime
 
 RECORDED = Path(__file__).parents[1] / "suites/recorded"
 RETENTIONS = ("0.1", "0.25", "0.5", "0.75")
@@ -26,7 +32,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_policy_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, around = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, around, _ = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "mine.py").write_text(code, encoding="utf-8")
     (tmp_path / "around.py").write_text(around, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -34,10 +40,10 @@ def test_the_policy_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
     layer = LayerTrace(
         keys=torch.randn(2, 40, 8),
         values=torch.randn(2, 40, 8),
-        queries=torch.randn(4, 8, 8),
+        observed={Queries(8): torch.randn(4, 8, 8)},
         scaling=0.3,
     )
-    trace = Trace(layers=(layer,) * 3, positions=torch.arange(40), needs=policy.needs)
+    trace = Trace(layers=(layer,) * 3, positions=torch.arange(40))
     protection = Protection(sinks=2, recents=2)
     mask = keep_mask(policy, trace, 10, protection, name="mine")
     assert mask.sum(dim=-1).tolist() == [[10, 10]] * 3
@@ -45,6 +51,26 @@ def test_the_policy_of_the_readme_works(tmp_path: Path, monkeypatch: pytest.Monk
     mask = keep_mask(shallow, trace, 10, protection, name="around")
     assert mask.sum(dim=-1).tolist() == [[12, 12], [10, 10], [8, 8]]
     assert len(code.strip().splitlines()) <= 20
+
+
+def test_the_observation_of_the_readme_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
+) -> None:
+    *_, code = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "salient.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = importlib.import_module("salient").Salient()
+    checks = checks_for(policy)
+    for check in checks:
+        check.function(policy, count=3)
+    assert "cells_independent" in {check.name for check in checks}
+    context, _ = prefill(runtime, range(2, 40), policy.needs)
+    assert context.observing_seconds(policy.needs) > 0
+    (observation,) = policy.needs
+    found = [layer.observed[observation] for layer in context.layers.values()]
+    expected = observed(runtime, Saliency(), range(2, 40))
+    for mine, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_the_two_commands_come_first() -> None:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from kvharness.errors import PolicyProblem
 from kvharness.policy.interface import Policy, Stepping
-from kvharness.policy.probe import Probe
-from kvharness.policy.view import Capabilities, Needs, Positions
+from kvharness.policy.observation.base import Observation
+from kvharness.policy.view import Capabilities, Positions
 
 if TYPE_CHECKING:
     from kvharness.policy.interface import LoadedModel
 
 #: What a policy declares, in the order it is looked at.
-_DECLARED = {
-    "needs": Needs,
-    "needs.probes": frozenset,
-    "positions": Positions,
-    "capabilities": Capabilities,
-}
+_DECLARED = {"needs": frozenset, "positions": Positions, "capabilities": Capabilities}
+_EXPECTED = {"needs": "frozenset({Queries(8)}) or the like"}
 #: Methods of before version 1, by how many arguments they took, and what takes their place.
 _GONE = {
     "prepare": (2, "ready(model, seed), which returns the policy that scores"),
@@ -42,17 +37,23 @@ def misdeclared(policy: Policy) -> str:
 
 def _mistyped(policy: Policy) -> str:
     for name, kind in _DECLARED.items():
-        given = attrgetter(name)(policy)
+        given = getattr(policy, name)
         if not isinstance(given, kind):
-            return f"{name} is a {type(given).__name__}, expected {kind.__name__}"
-    for probe in policy.needs.probes:
-        if not _is_probe(probe):
-            return f"needs.probes has a {type(probe).__name__}, expected a Probe such as Ends"
+            return (
+                f"{name} is a {type(given).__name__}, expected {_EXPECTED.get(name, kind.__name__)}"
+            )
+    for each in policy.needs:
+        if wrong := _unobservable(each):
+            return f"needs has a {type(each).__name__}, {wrong}"
     return ""
 
 
-def _is_probe(given: object) -> bool:
-    return isinstance(given, Probe)
+def _unobservable(given: object) -> str:
+    if not isinstance(given, Observation):
+        return "expected an Observation such as Queries(8)"
+    if type(given).__eq__ is object.__eq__:
+        return "which equals no other one: make the class a dataclass(frozen=True)"
+    return ""
 
 
 def _outdated(policy: Policy) -> str:

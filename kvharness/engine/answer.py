@@ -87,18 +87,17 @@ class Request:
 
 def score_in_full(
     runtime: Runtime, request: Request, kept: Kept, *, observe: bool
-) -> tuple[Answers, list[Tensor] | None]:
+) -> tuple[Answers, dict[int, Tensor]]:
     """Score from the whole cache, alone, so that the reference never depends on a batch.
 
     Generates nothing. With ``observe``, also returns the attention that questions and answers
-    pay to the context, float32 ``[H, n]`` a layer.
+    pay to the context, float32 ``[H, n]`` by layer.
     """
     with explained(runtime.device, _ALONE):
         cache = BatchCache(request.context, [kept], room=request.room)
         cache.observing = observe
         (answers,) = _answer(runtime, replace(request, generate=0), cache)
-    received = [cache.received[layer] for layer in sorted(cache.received)]
-    return answers, received if observe else None
+    return answers, cache.received
 
 
 def answer(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:

@@ -12,6 +12,7 @@ import torch
 from kvharness.contract import BLOCK
 from kvharness.engine.answer import Request, cache_entries, halving, parts
 from kvharness.engine.evictor import Standing, cut_back
+from kvharness.engine.guarded import guarded_step
 from kvharness.engine.rolling_decode import together
 from kvharness.model.attention import SlidingTrace, reading
 from kvharness.model.evicted_cache import Kept
@@ -50,7 +51,6 @@ def read_each(
     request: Request,
     tokens: Sequence[int],
     evictors: Sequence[Evictor],
-    future: Sequence[Tensor] | None = None,
 ) -> list[BlockRead | KvharnessError]:
     """Read a context in blocks for every cell, in the order given.
 
@@ -69,20 +69,25 @@ def read_each(
         for part in parts(request, totals, limit):
             chosen = [members[i] for i in part]
             batch = [evictors[i] for i in chosen]
-            read = partial(_read, runtime, tokens, future)
+            read = partial(_read, runtime, request, tokens)
             found.update(zip(chosen, halving(runtime, batch, read), strict=True))
     return [found[index] for index in range(len(evictors))]
 
 
 def _read(
     runtime: Runtime,
+    request: Request,
     tokens: Sequence[int],
-    future: Sequence[Tensor] | None,
     evictors: Sequence[Evictor],
 ) -> list[BlockRead | KvharnessError]:
     start = runtime.clock()
     cells = len(evictors)
-    cache = HeldCache(cells, needs=together(iter(evictors)), future=future)
+    cache = HeldCache(
+        cells,
+        needs=together(iter(evictors)),
+        whole=request.context,
+        guard=partial(guarded_step, evictors[0].box),
+    )
     standings = [Standing() for _ in evictors]
     for block in torch.tensor(list(tokens)).split(BLOCK):
         positions = cache.expect(len(block)).expand(cells, -1).to(runtime.device)

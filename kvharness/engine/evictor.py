@@ -57,7 +57,9 @@ class Evictor:
 
         Raises:
             PolicyProblem: the policy broke the interface, or changed the tensors of its view.
+            ModelProblem: what it asks for could not be observed.
         """
+        cache.growing.raise_problem(self.policy.needs)
         stepping = self.policy
         if not isinstance(stepping, Stepping):
             raise PolicyProblem(self.name, unstepping(self.policy))
@@ -138,12 +140,7 @@ def _scores_before(view: View, scores: Tensor | None, new: int) -> Tensor:
 
 def _versions(trace: Trace) -> list[int]:
     """Torch's counters of in-place changes."""
-    shared = [
-        tensor
-        for layer in trace.layers
-        for tensor in (layer.keys, layer.values, layer.queries, layer.column_sums)
-        if tensor is not None
-    ]
+    shared = (tensor for layer in trace.layers for _, tensor in layer.tensors())
     return [tensor._version for tensor in shared]  # noqa: SLF001 - it has no public name
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kvharness.contract import EvictMode, QuestionMode
 from kvharness.engine.answer import Request, answer_each, score_in_full
+from kvharness.engine.guarded import guarded
 from kvharness.engine.rolling_decode import roll_each
 from kvharness.engine.score import Scored, evidence_share, merge_record, score_question
 from kvharness.engine.select import mask_digest
@@ -17,14 +19,15 @@ from kvharness.engine.selector import Chosen, Selector
 from kvharness.engine.task import Failure, Setup, Task
 from kvharness.errors import KvharnessError
 from kvharness.isolation.tampering import ChangedBehindError, TamperedError, contents, versions
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.prefill import prefill
+from kvharness.policy.observation.base import Observation
+from kvharness.policy.observation.reading import Ahead
 from kvharness.policy.trace import Trace
-from kvharness.policy.view import Needs
 from kvharness.records.record import Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kvharness.contract import Contract
     from kvharness.engine.answer import Answers
@@ -102,19 +105,23 @@ def _run_pass(
     tasks: Sequence[Task],
     watch: Callable[[Trace], list[int]],
 ) -> Iterator[tuple[Task, Scored | Failure]]:
-    needs = Needs()
-    for task in tasks:
-        needs = needs.union(task.policy.policy.needs)
-    prefilled, prefill_seconds = prefill(setup.runtime, one.context, needs)
-    request = _request(setup, prefilled, one)
-    everything = Kept(mask=prefilled.all_kept())
-    full, future = score_in_full(setup.runtime, request, everything, observe=needs.future)
-    trace = _trace(prefilled, future)
+    needs = frozenset[Observation[Any]]().union(*(task.policy.policy.needs for task in tasks))
+    reference = _Reference(setup, one)
+    prefilled, prefill_seconds = prefill(
+        setup.runtime,
+        one.context,
+        needs,
+        ahead=reference.ahead,
+        guard=partial(guarded, setup.box, item.name),
+    )
+    request, everything = _request(setup, prefilled, one), Kept(mask=prefilled.all_kept())
+    full = reference.answers(prefilled)
+    trace = _trace(prefilled)
     before = contents(trace)
     selector = Selector(setup, item, trace, everything, watch)
     choices: list[Chosen] = []
     if setup.contract.evict is EvictMode.BLOCKS:
-        chosen = selector.read_each(tasks, request, one.context, future)
+        chosen = selector.read_each(tasks, request, one.context)
     else:
         chosen = selector.choose_each(tasks, prefilled)
     for task, choice in chosen:
@@ -124,7 +131,7 @@ def _run_pass(
             choices.append(choice)
     if watch is not contents and contents(trace) != before:
         raise ChangedBehindError
-    answers = _answers(setup.runtime, request, choices, future)
+    answers = _answers(setup.runtime, request, choices)
     for choice, batched in zip(choices, answers, strict=True):
         if isinstance(batched, KvharnessError):
             yield choice.task, Failure(cell=choice.task.cell, reason=str(batched))
@@ -138,13 +145,12 @@ def _answers(
     runtime: Runtime,
     request: Request,
     choices: Sequence[Chosen],
-    future: Sequence[torch.Tensor] | None,
 ) -> list[Answers | KvharnessError]:
     """What each choice answers, in their order: together, on the way, or from its own context."""
     plain = [c.kept for c in choices if c.rolled is None and c.read is None]
     rolled = [c.rolled for c in choices if c.rolled is not None]
     together = iter(answer_each(runtime, request, plain))
-    on_the_way = iter(roll_each(runtime, request, rolled, future))
+    on_the_way = iter(roll_each(runtime, request, rolled))
     answers: list[Answers | KvharnessError] = []
     for choice in choices:
         if choice.read is not None:
@@ -164,13 +170,40 @@ def _request(setup: Setup, prefilled: Prefilled, one: _Pass) -> Request:
     )
 
 
-def _trace(prefilled: Prefilled, future: Sequence[torch.Tensor] | None) -> Trace:
+class _Reference:
+    """What the whole cache answers, which is scored once: with what it attends to, if asked."""
+
+    def __init__(self, setup: Setup, one: _Pass) -> None:
+        self._setup = setup
+        self._one = one
+        self._answers: Answers | None = None
+
+    def ahead(self, prefilled: Prefilled) -> Ahead:
+        """What follows in truth: only oracles ask for it."""
+        attention = self._score(prefilled, observe=True)
+        prompts = _request(self._setup, prefilled, self._one).prompts
+        return Ahead(prompts=tuple(prompt.tokens for prompt in prompts), attention=attention)
+
+    def answers(self, prefilled: Prefilled) -> Answers:
+        if self._answers is None:
+            self._score(prefilled, observe=False)
+        assert self._answers is not None  # noqa: S101 - scored above
+        return self._answers
+
+    def _score(self, prefilled: Prefilled, *, observe: bool) -> Mapping[int, torch.Tensor]:
+        request = _request(self._setup, prefilled, self._one)
+        everything = Kept(mask=prefilled.all_kept())
+        self._answers, received = score_in_full(
+            self._setup.runtime, request, everything, observe=observe
+        )
+        return received
+
+
+def _trace(prefilled: Prefilled) -> Trace:
     layers = tuple(prefilled.layers.values())
-    positions = torch.arange(prefilled.tokens, device=layers[0].keys.device)
-    trace = Trace(
-        layers=layers, positions=positions, needs=Needs(), boundaries=prefilled.boundaries
+    return Trace(
+        layers=layers, positions=torch.arange(prefilled.tokens, device=layers[0].keys.device)
     )
-    return trace if future is None else trace.with_future(future)
 
 
 def _score(
@@ -181,13 +214,13 @@ def _score(
     full: Answers,
     prefill_seconds: float,
 ) -> Scored:
-    mask, encoder = choice.kept.mask, setup.runtime.encoder
+    mask, decode = choice.kept.mask, setup.runtime.encoder.text
     digest = mask_digest(mask)
     if setup.keep_mask is not None:
         setup.keep_mask(digest, mask)
     questions = []
     for index, question in enumerate(request.questions):
-        record = score_question(question, index, answers, full, encoder)
+        record = score_question(question, index, answers, full, decode)
         questions.append(replace(record, evidence_kept=evidence_share(mask, question.evidence)))
     spans = [span for question in request.questions for span in question.evidence]
     return Scored(

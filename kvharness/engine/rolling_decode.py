@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kvharness.engine.answer import Answers, cache_entries, halving, parts
 from kvharness.engine.decode import before_stop
 from kvharness.engine.evictor import cut_back
+from kvharness.engine.guarded import guarded_step
 from kvharness.model.attention import reading
 from kvharness.model.rolling_cache import HeldCache
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.observation.base import Observation
+from kvharness.policy.view import Positions
 from kvharness.records.record import Held
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from kvharness.errors import KvharnessError
     from kvharness.model.evicted_cache import Kept
     from kvharness.model.loaded import Runtime
+    from kvharness.policy.observation.base import Observations
 
 #: Cells of one forward pass: their caches are gathered anew after each token.
 _MOST_CELLS = 32
@@ -62,7 +65,6 @@ class Rollout:
         runtime: Runtime,
         request: Request,
         cells: Sequence[Rolled],
-        future: Sequence[Tensor] | None,
     ) -> Rollout:
         """From a compressed context."""
         kind = cells[0].kept.positions
@@ -71,7 +73,8 @@ class Rollout:
             needs=together(cell.evictor for cell in cells),
             kind=kind,
             rotation=runtime.rotation if kind is Positions.COMPACT else None,
-            future=future,
+            whole=request.context,
+            guard=partial(guarded_step, cells[0].evictor.box),
         )
         cache.hold(request.context, [cell.kept.mask for cell in cells])
         return cls(
@@ -101,19 +104,15 @@ class Rollout:
         return logits
 
 
-def together(evictors: Iterator[Evictor]) -> Needs:
+def together(evictors: Iterator[Evictor]) -> Observations:
     """What the policies of several cells need."""
-    needs = Needs()
-    for evictor in evictors:
-        needs = needs.union(evictor.policy.needs)
-    return needs
+    return frozenset[Observation[Any]]().union(*(each.policy.needs for each in evictors))
 
 
 def roll_each(
     runtime: Runtime,
     request: Request,
     cells: Sequence[Rolled],
-    future: Sequence[Tensor] | None = None,
 ) -> list[Answers | KvharnessError]:
     """Answer from every cell, in the order given; cells of one budget go together.
 
@@ -128,7 +127,7 @@ def roll_each(
         for part in parts(request, [cells[i].total for i in members], limit):
             for start in range(0, len(part), _MOST_CELLS):
                 chosen = [members[i] for i in part[start : start + _MOST_CELLS]]
-                roll = partial(_roll, runtime, request, future)
+                roll = partial(_roll, runtime, request)
                 batch = halving(runtime, [cells[i] for i in chosen], roll)
                 answers.update(zip(chosen, batch, strict=True))
     return [answers[index] for index in range(len(cells))]
@@ -137,7 +136,6 @@ def roll_each(
 def _roll(
     runtime: Runtime,
     request: Request,
-    future: Sequence[Tensor] | None,
     cells: Sequence[Rolled],
 ) -> list[Answers | KvharnessError]:
     start = runtime.clock()
@@ -146,7 +144,7 @@ def _roll(
     held, size = Held(), 0
     pairs = zip(request.prompts, request.questions, strict=True)
     for index, (prompt, question) in enumerate(pairs):
-        rollout = Rollout.start(runtime, request, cells, future)
+        rollout = Rollout.start(runtime, request, cells)
         logits = rollout.read(torch.tensor(prompt.lead).expand(len(cells), -1))
         runs = [rollout]
         replies: list[list[int] | None] = [None] * len(cells)

@@ -11,14 +11,13 @@ from kvharness.items.text_metrics import text_metrics
 from kvharness.records.record import Held, QuestionRecord, Record, Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
     from kvharness.cell import Cell
     from kvharness.engine.answer import Answers
     from kvharness.items.item import Item, Question, Span
-    from kvharness.pretrained.prompt import Encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,11 @@ class Scored:
 
 
 def score_question(
-    question: Question, index: int, answers: Answers, full: Answers, encoder: Encoder
+    question: Question,
+    index: int,
+    answers: Answers,
+    full: Answers,
+    decode: Callable[[tuple[int, ...]], str],
 ) -> QuestionRecord:
     """Compare one question's answers with the reference and with the full cache's."""
     greedy = answers.greedy[index].tolist()
@@ -47,7 +50,7 @@ def score_question(
         mine == theirs for mine, theirs in zip(greedy, full.greedy[index].tolist(), strict=True)
     ]
     generated = answers.generated[index]
-    text = None if generated is None else encoder.text(tuple(generated)).strip()
+    text = None if generated is None else decode(tuple(generated)).strip()
     return QuestionRecord(
         exact=fmean(all(hits[start:end]) for start, end in question.slots),
         slot_accuracy=fmean(inside),

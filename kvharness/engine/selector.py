@@ -36,7 +36,7 @@ class Chosen:
     """What one task keeps of one context.
 
     Attributes:
-        seconds: to probe, score and select.
+        seconds: to observe after the pass, score and select.
         rolled: how it goes on, where policies evict while decoding.
         read: what it read in blocks, where the context is read so; prefill and selection are one.
     """
@@ -84,8 +84,8 @@ class Selector:
         """What each task keeps of the prefilled context, or why it cannot say."""
         for task in tasks:
             try:
-                probing = prefilled.probe_seconds(task.policy.policy.needs)
-                yield task, self.choose(task, probing)
+                observing = prefilled.observing_seconds(task.policy.policy.needs)
+                yield task, self.choose(task, observing)
             except KvharnessError as error:
                 yield task, error
 
@@ -94,7 +94,6 @@ class Selector:
         tasks: Sequence[Task],
         request: Request,
         context: Sequence[int],
-        future: Sequence[torch.Tensor] | None,
     ) -> Iterator[tuple[Task, Chosen | KvharnessError]]:
         """What each task keeps of a context that it reads in blocks, or why it does not."""
         reading = []
@@ -103,11 +102,12 @@ class Selector:
                 if task.cell.policy == Anchor.FULL:
                     yield task, Chosen(task=task, kept=self._everything, seconds=0.0)
                 else:
+                    request.context.observing_seconds(task.policy.policy.needs)
                     reading.append((task, self._evictor(task)))
             except KvharnessError as error:
                 yield task, error
         evictors = [evictor for _, evictor in reading]
-        read = read_each(self._setup.runtime, request, context, evictors, future)
+        read = read_each(self._setup.runtime, request, context, evictors)
         for (task, _), each in zip(reading, read, strict=True):
             if isinstance(each, KvharnessError):
                 yield task, each
@@ -134,8 +134,8 @@ class Selector:
             raise PolicyProblem(evictor.name, EQUAL_BUDGETS)
         return Rolled(kept=kept, evictor=evictor, standing=evictor.standing(kept.mask, scores))
 
-    def choose(self, task: Task, probing: float) -> Chosen:
-        """What a task keeps; its seconds are those of probing, scoring and selecting.
+    def choose(self, task: Task, observing: float) -> Chosen:
+        """What a task keeps; its seconds are those of observing, scoring and selecting.
 
         Raises:
             KvharnessError: the policy failed, or its budget cannot hold the sinks.
@@ -157,7 +157,7 @@ class Selector:
         kept = Kept(mask=mask, positions=policy.positions)
         _check_positions(kept, self._setup.runtime, cell.policy)
         rolled = self._rolled(task, kept, found.scores)
-        seconds = probing + found.seconds + selecting
+        seconds = observing + found.seconds + selecting
         return Chosen(task=task, kept=kept, seconds=seconds, rolled=rolled)
 
     def _score(self, task: Task) -> _Scored:

@@ -7,7 +7,7 @@ import resource
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
@@ -17,10 +17,10 @@ from kvharness.engine.answer import Request, answer
 from kvharness.engine.select import keep_mask
 from kvharness.items.item import Question
 from kvharness.model.attention import KERNEL
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.prefill import prefill
+from kvharness.policy.observation.base import Observation
 from kvharness.policy.trace import Trace
-from kvharness.policy.view import Needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kvharness.discovery.loaded import LoadedPolicy
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.observation.base import Observations
 
 PROTECTION = Protection(sinks=4, recents=16)
 
@@ -54,11 +55,10 @@ class Grid:
     protection: Protection = PROTECTION
 
     @property
-    def needs(self) -> Needs:
-        needs = Needs()
-        for loaded, _ in self.cells:
-            needs = needs.union(loaded.policy.needs)
-        return needs
+    def needs(self) -> Observations:
+        return frozenset[Observation[Any]]().union(
+            *(loaded.policy.needs for loaded, _ in self.cells)
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,8 +107,7 @@ def choose(
 def trace_of(prefilled: Prefilled) -> Trace:
     layers = tuple(prefilled.layers.values())
     positions = torch.arange(prefilled.tokens, device=layers[0].keys.device)
-    ends = prefilled.boundaries
-    return Trace(layers=layers, positions=positions, needs=Needs(), boundaries=ends)
+    return Trace(layers=layers, positions=positions)
 
 
 def request(prefilled: Prefilled, question: Sequence[int], steps: int) -> Request:

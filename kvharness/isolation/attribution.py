@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.errors import KvharnessError, PolicyProblem
+from kvharness.errors import KvharnessError, ModelProblem, PolicyProblem
 from kvharness.isolation.torch_settings import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Ending in a separator: an author's package may well be called kvharness_mine.
 _LIBRARIES = tuple(
@@ -35,21 +35,56 @@ def blamed(policy: str, *, stage: str = "") -> Iterator[None]:
         KeyboardInterrupt: as it came, with the name: nobody knows whether a user or the policy
             raised it.
     """
+    lead = f"{stage} failed with " if stage else ""
+    with _told(
+        PolicyProblem,
+        lambda reason: PolicyProblem(policy, f"{lead}{reason}"),
+        lambda reason: PolicyProblem(policy, f"{stage or 'it'} {reason}"),
+        running=f"policy {policy!r}",
+    ):
+        yield
+
+
+@contextmanager
+def blamed_for_all(observation: str) -> Iterator[None]:
+    """The same for an observation, whose problems are those of all policies that declare it.
+
+    Raises:
+        ModelProblem: it raised something, or left torch's settings changed; they are put back.
+        KeyboardInterrupt: as it came, with the name.
+    """
+    with _told(
+        ModelProblem,
+        ModelProblem,
+        lambda reason: ModelProblem(f"it {reason}"),
+        running=observation,
+    ):
+        yield
+
+
+@contextmanager
+def _told(
+    ours: type[KvharnessError],
+    raised: Callable[[str], KvharnessError],
+    left: Callable[[str], KvharnessError],
+    *,
+    running: str,
+) -> Iterator[None]:
+    """Problems from what is raised, and from the settings that are left changed."""
     try:
         with kept() as changed:
             yield
-    except (PolicyProblem, GeneratorExit):
+    except (ours, GeneratorExit):
         raise
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(f"policy {policy!r} was running{_place(error)}") from error
+        raise KeyboardInterrupt(f"{running} was running{_place(error)}") from error
     except BaseException as error:
         # Also sys.exit and what test frameworks raise: a stranger's code ends no one else's cells.
-        ours = isinstance(error, KvharnessError)
-        reason = (str(error) if ours else f"{type(error).__name__}: {error}").splitlines()[0]
-        lead = f"{stage} failed with " if stage else ""
-        raise PolicyProblem(policy, f"{lead}{reason}{_place(error)}") from error
+        known = isinstance(error, KvharnessError)
+        reason = (str(error) if known else f"{type(error).__name__}: {error}").splitlines()[0]
+        raise raised(f"{reason}{_place(error)}") from error
     if changed:
-        raise PolicyProblem(policy, f"{stage or 'it'} {left_changed(changed)}")
+        raise left(left_changed(changed))
 
 
 def left_changed(changed: list[str]) -> str:

@@ -30,8 +30,6 @@ class ChangedBehindError(Exception):
 def _shared(trace: Trace) -> Iterator[torch.Tensor]:
     """The tensors that every policy sees."""
     yield trace.positions
-    if trace.boundaries is not None:
-        yield trace.boundaries
     for layer in trace.layers:
         for _, tensor in layer.tensors():
             yield tensor
@@ -44,7 +42,10 @@ def versions(trace: Trace) -> list[int]:
 
 def contents(trace: Trace) -> list[int]:
     """Sums over the bits, for changes that torch does not count."""
+    return [int(_bits(tensor.detach()).sum()) for tensor in _shared(trace)]
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return [
-        int(tensor.detach().view(kinds[tensor.element_size()]).sum()) for tensor in _shared(trace)
-    ]
+    return plain.view(kinds[plain.element_size()])

@@ -18,36 +18,21 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kvharness.errors import ModelProblem
+from kvharness.policy.observation.reading import AttentionCall
 from kvharness.policy.trace import LayerTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.policy.view import Needs
 
 KERNEL = "kvharness-sdpa"
 #: Attention variants that change the result and that the harness does not reproduce.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 #: Layers whose whole state is in their keys and values, over everything or over a window.
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
-#: Queries per step of the column sums: bounds memory at H x 256 x n floats, and is fixed
-#: because another size adds the same numbers in another order.
-_CHUNK = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionCall:
-    """One layer's new tokens: query ``[B, H, t, d]``, key and value ``[B, K, t, d]``."""
-
-    layer: int
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    scaling: float
-    window: int | None
 
 
 class Reader(Protocol):
@@ -144,10 +129,14 @@ class SlidingTrace:
 
 
 class PrefillReader:
-    """Causal attention over one context, keeping K, V and what ``needs`` asks for."""
+    """Causal attention over one context, keeping K and V.
 
-    def __init__(self, needs: Needs) -> None:
-        self.needs = needs
+    Args:
+        watches: are shown each call of a compressed layer.
+    """
+
+    def __init__(self, watches: Sequence[Callable[[AttentionCall], None]] = ()) -> None:
+        self._watches = tuple(watches)
         self.layers: dict[int, LayerTrace] = {}
         self.sliding: dict[int, SlidingTrace] = {}
 
@@ -157,7 +146,13 @@ class PrefillReader:
                 f"layer {call.layer} attends twice in a pass, which kvharness cannot evict for"
             )
         if call.window is None:
-            self.layers[call.layer] = self._observe(call)
+            for watch in self._watches:
+                watch(call)
+            self.layers[call.layer] = LayerTrace(
+                keys=call.key[0].contiguous(),
+                values=call.value[0].contiguous(),
+                scaling=call.scaling,
+            )
         else:
             self.sliding[call.layer] = SlidingTrace(
                 keys=call.key[0, :, -call.window :].contiguous(),
@@ -165,17 +160,6 @@ class PrefillReader:
                 window=call.window,
             )
         return causal_output(call)
-
-    def _observe(self, call: AttentionCall) -> LayerTrace:
-        query, key = call.query[0], call.key[0].contiguous()
-        window = min(self.needs.queries, query.shape[1])
-        return LayerTrace(
-            keys=key,
-            values=call.value[0].contiguous(),
-            scaling=call.scaling,
-            queries=query[:, -window:].contiguous() if window else None,
-            column_sums=column_sums(query, key, call.scaling) if self.needs.column_sums else None,
-        )
 
 
 def causal_output(call: AttentionCall) -> Tensor:
@@ -197,30 +181,3 @@ def causal_output(call: AttentionCall) -> Tensor:
         attn_mask=mask,
         scale=call.scaling,
     )
-
-
-def column_sums(query: Tensor, key: Tensor, scaling: float, *, chunk: int = _CHUNK) -> Tensor:
-    """Attention each key receives from all queries, in chunks: never an ``n x n`` matrix.
-
-    Args:
-        query: ``[H, n, d]``.
-        key: ``[K, n, d]``.
-        scaling: factor on the products.
-        chunk: queries per step.
-
-    Returns:
-        float32 ``[H, n]``.
-    """
-    heads, tokens, size = query.shape
-    kv_heads = key.shape[0]
-    wide = key.float()
-    sums = torch.zeros(heads, tokens, device=query.device)
-    order = torch.arange(tokens, device=query.device)
-    for start in range(0, tokens, chunk):
-        end = min(start + chunk, tokens)
-        rows = query[:, start:end].float().reshape(kv_heads, -1, size)
-        logits = (rows @ wide[:, :end].transpose(1, 2)).mul_(scaling).view(heads, end - start, end)
-        diagonal = logits[..., start:end]
-        diagonal.masked_fill_(order[None, start:end] > order[start:end, None], float("-inf"))
-        sums[:, :end] += logits.softmax(dim=-1).sum(dim=1)
-    return sums

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.model.attention import AttentionCall, SlidingTrace
+    from kvharness.model.attention import SlidingTrace
     from kvharness.model.prefilled import Prefilled
     from kvharness.model.rotary import Rotation
+    from kvharness.policy.observation.reading import AttentionCall
     from kvharness.policy.trace import LayerTrace
 
 

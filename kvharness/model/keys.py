@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.model.attention import PrefillReader, reading
-from kvharness.policy.view import Needs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +19,7 @@ _IDS = tuple(range(16, 32))
 
 def read_at(model: PreTrainedModel, start: int) -> PrefillReader:
     """A few fixed tokens, of which the first stands at position ``start``."""
-    reader = PrefillReader(Needs())
+    reader = PrefillReader()
     places = torch.arange(start, start + len(_IDS), device=model.device)[None]
     ids = torch.tensor([_IDS], device=model.device)
     with torch.no_grad(), reading(reader):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
     from kvharness.errors import ModelProblem
     from kvharness.model.attention import SlidingTrace
-    from kvharness.policy.probe import Probe
+    from kvharness.policy.observation.base import Observation, Observations
     from kvharness.policy.trace import LayerTrace
-    from kvharness.policy.view import Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probing:
-    """How reading a probe went: its wall seconds, and why it could not be read."""
+class Observing:
+    """How an observation went: its seconds after the pass, and why it could not be made."""
 
     seconds: float
     problem: ModelProblem | None = None
@@ -35,28 +34,26 @@ class Prefilled:
         layers: model layer index to its full keys and values; the compressed layers.
         sliding: model layer index to what a sliding layer keeps.
         tokens: length of the context.
-        boundaries: as in `View`; None unless asked for.
-        probing: each probe that was to be read after it.
+        observing: each observation that was to be made of it.
     """
 
     layers: dict[int, LayerTrace]
     sliding: dict[int, SlidingTrace]
     tokens: int
-    boundaries: Tensor | None = None
-    probing: Mapping[Probe, Probing] = field(default_factory=dict)
+    observing: Mapping[Observation[Any], Observing] = field(default_factory=dict)
 
     def all_kept(self) -> Tensor:
         """The mask that keeps everything, bool ``[layers, K, n]``."""
         heads = next(iter(self.layers.values())).keys.shape[0]
         return torch.ones(len(self.layers), heads, self.tokens, dtype=torch.bool)
 
-    def probe_seconds(self, needs: Needs) -> float:
-        """What the probes of a policy took, shared or not.
+    def observing_seconds(self, needs: Observations) -> float:
+        """What the observations of a policy took after the pass, shared or not.
 
         Raises:
-            ModelProblem: one of them could not be read.
+            ModelProblem: one of them could not be made.
         """
-        found = [self.probing[probe] for probe in needs.probes]
+        found = [self.observing[each] for each in needs]
         for each in found:
             if each.problem is not None:
                 raise each.problem

@@ -1,4 +1,4 @@
-"""Reading probes on top of a full cache, which stays as it was."""
+"""Reading tokens on top of a full cache, which stays as it was."""
 
 from __future__ import annotations
 
@@ -11,52 +11,34 @@ from kvharness.errors import ModelProblem
 from kvharness.model.attention import reading
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.out_of_memory import explained
-from kvharness.model.prefilled import Probing
-from kvharness.policy.probe import Material, Probed
+from kvharness.policy.observation.probe import Probed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kvharness.model.attention import AttentionCall
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
-    from kvharness.policy.probe import Part, Probe
+    from kvharness.policy.observation.probe import Part
+    from kvharness.policy.observation.reading import AttentionCall
 
 #: Tokens of a part per forward pass: bounds the mask at H / K x 512 x n numbers.
 _BLOCK = 512
 
-#: What each compressed layer made of each part, by the model's layer index.
-Read = dict[int, tuple[Probed, ...]]
 
+def read_after(
+    runtime: Runtime, prefilled: Prefilled, parts: Sequence[Part], start: int
+) -> dict[int, tuple[Probed, ...]]:
+    """What each compressed layer makes of each part, by the model's layer index.
 
-def probe(
-    runtime: Runtime, prefilled: Prefilled, context: Sequence[int], wanted: Probe
-) -> tuple[Read, Probing]:
-    """Read one probe after a context, and how that went.
-
-    A probe that cannot be read is a problem of the policies that ask for it, so nothing is raised;
-    then nothing was read.
+    Raises:
+        ModelProblem: they do not fit the model's window, or memory.
     """
-    start = runtime.clock()
-    read: Read = {}
-    problem = None
-    try:
-        read = _read(runtime, prefilled, tuple(context), wanted)
-    except ModelProblem as error:
-        problem = error
-    return read, Probing(seconds=runtime.clock() - start, problem=problem)
-
-
-def _read(runtime: Runtime, prefilled: Prefilled, context: tuple[int, ...], wanted: Probe) -> Read:
-    vocabulary = int(runtime.model.config.get_text_config().vocab_size)
-    material = Material(context=context, encoder=runtime.encoder, vocabulary=vocabulary)
-    parts, start = _parts(wanted, material), wanted.start(len(context))
     longest = max((len(part.ids) for part in parts), default=0)
     _check_window(runtime, start + longest)
     layers: dict[int, list[Probed]] = {layer: [] for layer in prefilled.layers}
-    doing = f"reading a probe of {longest} tokens after {len(context)}"
+    doing = f"reading a probe of {longest} tokens after {prefilled.tokens}"
     with explained(runtime.device, doing), torch.no_grad():
         # A copy of the context's entries: what is written behind them is gone with it.
         cache = BatchCache(prefilled, [Kept(mask=prefilled.all_kept())], room=longest)
@@ -66,19 +48,11 @@ def _read(runtime: Runtime, prefilled: Prefilled, context: tuple[int, ...], want
     return {layer: tuple(read) for layer, read in layers.items()}
 
 
-def _parts(wanted: Probe, material: Material) -> list[Part]:
-    try:
-        return wanted.parts(material)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelProblem(f"the policy's probe {wanted} cannot be made: {reason}") from error
-
-
 def _check_window(runtime: Runtime, tokens: int) -> None:
     window = getattr(runtime.model.config.get_text_config(), "max_position_embeddings", None)
     if window is not None and tokens > window:
         raise ModelProblem(
-            f"with the policy's probe the context takes {tokens} tokens, and "
+            f"with it the context takes {tokens} tokens, and "
             f"{runtime.source.name} was made for at most {window}; lower --kv-context by "
             f"{tokens - window} or more"
         )

@@ -6,24 +6,28 @@ Every change makes new tensors, so that a copy is a fork.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from kvharness.model.growing import Growing
 from kvharness.model.rolling_cache_layer import HeldLayer, side_by_side, visible, within
 from kvharness.policy.trace import LayerTrace, Trace
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from kvharness.model.attention import AttentionCall
     from kvharness.model.prefilled import Prefilled
     from kvharness.model.rotary import Rotation
+    from kvharness.model.watch import Guard
+    from kvharness.policy.observation.base import Observations
+    from kvharness.policy.observation.reading import AttentionCall
 
 
 class HeldCache:
@@ -31,48 +35,51 @@ class HeldCache:
 
     Args:
         cells: how many.
-        needs: what their policies ask for, together.
+        needs: of what their policies ask for, together, that which grows.
         kind: where entries sit, the same for all cells.
         rotation: needed for compact positions.
-        future: `View.future` of the context, ``[H, n]`` for each compressed layer, if needed.
+        whole: the full context, for what was observed of it.
+        guard: entered around the code of an observation.
+
+    Attributes:
+        growing: what policies see between evictions.
     """
 
     def __init__(
         self,
         cells: int,
         *,
-        needs: Needs,
+        needs: Observations,
         kind: Positions = Positions.ORIGINAL,
         rotation: Rotation | None = None,
-        future: Sequence[Tensor] | None = None,
+        whole: Prefilled | None = None,
+        guard: Guard = nullcontext,
     ) -> None:
         self.cells = cells
         self.tokens = 0
-        self._needs = needs
+        self.growing = Growing(needs, whole, guard)
         self._kind = kind
         self._rotation = rotation
-        self._future = future
         self._layers: dict[int, HeldLayer] = {}
 
     def hold(self, context: Prefilled, masks: Sequence[Tensor]) -> None:
         """Start from a prefilled context, of which each cell keeps a mask ``[layers, K, n]``."""
         self.tokens = context.tokens
         for number, (name, layer) in enumerate(sorted(context.layers.items())):
-            whole = self._whole(layer)
+            whole = self._of_context(layer)
             index = [mask[number].nonzero()[:, 1].view(len(mask[0]), -1) for mask in masks]
-            taken = [whole.take(each.to(layer.keys.device)) for each in index]
+            taken = [self._taken(whole, each.to(layer.keys.device)) for each in index]
             self._layers[name] = side_by_side(taken)
         for name, sliding in context.sliding.items():
             # Only compressed layers are asked for their scaling before the next token is read.
             bare = LayerTrace(keys=sliding.keys, values=sliding.values, scaling=0.0)
-            whole = self._whole(bare, first=context.tokens - sliding.keys.shape[1])
+            whole = self._of_context(bare, first=context.tokens - sliding.keys.shape[1])
             self._layers[name] = side_by_side([replace(whole, window=sliding.window)] * self.cells)
 
-    def _whole(self, layer: LayerTrace, *, first: int = 0) -> HeldLayer:
+    def _of_context(self, layer: LayerTrace, *, first: int = 0) -> HeldLayer:
         """All of a context, for one cell."""
         heads, tokens, _ = layer.keys.shape
         positions = torch.arange(first, first + tokens, device=layer.keys.device).expand(heads, -1)
-        sums = layer.column_sums if self._needs.column_sums else None
         return HeldLayer(
             keys=layer.keys,
             values=layer.values,
@@ -80,18 +87,13 @@ class HeldCache:
             positions=positions,
             rotated=positions,
             scaling=layer.scaling,
-            sums=None if sums is None else sums.unflatten(0, (heads, -1)),
+            observed=self.growing.of_context(layer),
         )
 
     def fork(self) -> HeldCache:
         """The same cache, to go on from twice."""
-        other = HeldCache(
-            self.cells,
-            needs=self._needs,
-            kind=self._kind,
-            rotation=self._rotation,
-            future=self._future,
-        )
+        other = HeldCache(self.cells, needs=frozenset(), kind=self._kind, rotation=self._rotation)
+        other.growing = self.growing.fork()
         other.tokens = self.tokens
         other._layers = dict(self._layers)
         return other
@@ -116,8 +118,7 @@ class HeldCache:
             seen=layer.seen[rows],
             positions=layer.positions[rows],
             rotated=layer.rotated[rows],
-            sums=None if layer.sums is None else layer.sums[rows],
-            queries=None if layer.queries is None else layer.queries[rows],
+            observed={each: value[rows] for each, value in layer.observed.items()},
         )
 
     @property
@@ -148,7 +149,11 @@ class HeldCache:
         query = call.query.reshape(batch * kv_heads, -1, new, size)
         layer = self._grown(call, call.key.flatten(0, 1), call.value.flatten(0, 1))
         mask = visible(layer, new)
-        self._layers[call.layer] = self._observed(layer, query, mask)
+        if layer.window is not None:
+            self._layers[call.layer] = within(layer)
+        else:
+            observed = self.growing.grown(call.layer, layer, query, mask)
+            self._layers[call.layer] = replace(layer, observed=observed)
         out = scaled_dot_product_attention(
             query.flatten(1, 2)[:, None],
             layer.seen[:, None],
@@ -181,7 +186,7 @@ class HeldCache:
             values=torch.cat((before.values, values), dim=1),
             positions=torch.cat((before.positions, added.positions), dim=1),
             rotated=torch.cat((before.rotated, added.rotated), dim=1),
-            sums=before.sums,
+            observed=before.observed,
         )
         return replace(grown, seen=self._moved(grown))
 
@@ -191,19 +196,6 @@ class HeldCache:
             return layer.keys
         slots = torch.arange(layer.entries, device=layer.keys.device)
         return self._rotation.move(layer.keys, slots - layer.rotated)
-
-    def _observed(self, layer: HeldLayer, query: Tensor, mask: Tensor | None) -> HeldLayer:
-        """Keep what policies need of the new tokens' queries and attention."""
-        if layer.window is not None:
-            return within(layer)
-        if self._needs.queries:
-            layer = replace(layer, queries=query[:, :, -self._needs.queries :])
-        if self._needs.column_sums:
-            received = attention_rows(query, layer.seen, layer.scaling, mask).sum(dim=2)
-            if layer.sums is not None:
-                received[..., : layer.sums.shape[-1]] += layer.sums
-            layer = replace(layer, sums=received)
-        return layer
 
     # -- evicting -----------------------------------------------------------------------------
 
@@ -216,29 +208,16 @@ class HeldCache:
                     keys=layer.seen,
                     values=layer.values,
                     scaling=layer.scaling,
-                    queries=None if layer.queries is None else layer.queries.flatten(0, 1),
-                    column_sums=None if layer.sums is None else layer.sums.flatten(0, 1),
-                    future=self._ahead(number, layer.positions),
+                    observed={each: value.flatten(0, 1) for each, value in layer.observed.items()},
                 )
-                for number, layer in enumerate(layers)
+                for layer in layers
             ),
             positions=torch.arange(layers[0].entries, device=layers[0].keys.device),
-            needs=Needs(),
         )
 
     def positions(self, cell: int) -> list[Tensor]:
         """Where the entries of a cell stand in the text: int64 ``[K, m]`` for each layer."""
         return [self.of_cell(layer, cell).positions for layer in self.layers]
-
-    def _ahead(self, number: int, positions: Tensor) -> Tensor | None:
-        """The future of entries ``[K, m]``; of what came after the context nothing is known."""
-        if self._future is None:
-            return None
-        future = self._future[number].unflatten(0, (len(positions), -1))
-        known = positions < future.shape[-1]
-        index = torch.where(known, positions, 0)[:, None].expand(-1, future.shape[1], -1)
-        ahead: Tensor = future.gather(2, index) * known[:, None]
-        return ahead.flatten(0, 1)
 
     def keep(self, masks: Sequence[Tensor]) -> None:
         """Evict all but bool ``[layers, K, m]`` of each cell; equally many in every row."""
@@ -246,15 +225,11 @@ class HeldCache:
         compressed = {n: layer for n, layer in self.by_name().items() if layer.window is None}
         for (name, layer), rows in zip(compressed.items(), stack.flatten(1, 2), strict=True):
             index = rows.nonzero()[:, 1].view(len(rows), -1)
-            self._layers[name] = layer.take(index.to(layer.keys.device))
+            self._layers[name] = self._taken(layer, index.to(layer.keys.device))
 
-
-def attention_rows(query: Tensor, keys: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
-    """Attention that new tokens pay: ``[R, G, t, d]`` and ``[R, m, d]`` to ``[R, G, t, m]``."""
-    logits = query.float() @ keys.float().transpose(1, 2)[:, None] * scaling
-    if mask is not None:
-        logits = logits.masked_fill(~mask, float("-inf"))
-    return logits.softmax(dim=-1)
+    def _taken(self, layer: HeldLayer, index: Tensor) -> HeldLayer:
+        observed = self.growing.evicted(layer.observed, index)
+        return replace(layer.take(index), observed=observed)
 
 
 def _additive(mask: Tensor, query: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+
+    from kvharness.policy.observation.base import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,7 @@ class HeldLayer:
         seen: keys as the tokens read last saw them: moved to their places where these are compact.
         positions: int64 ``[R, m]``, in the text.
         rotated: int64 ``[R, m]``, the positions that the keys were made for.
-        sums: float32 ``[R, G, m]``, attention received so far; None unless needed.
-        queries: ``[R, G, w, d]`` of the last tokens read; None unless needed.
+        observed: ``[R, G, ...]``, what grows with the cache.
         window: of a sliding layer, which nobody evicts from.
     """
 
@@ -33,8 +34,7 @@ class HeldLayer:
     positions: Tensor
     rotated: Tensor
     scaling: float
-    sums: Tensor | None = None
-    queries: Tensor | None = None
+    observed: Mapping[Observation[Any], Tensor] = field(default_factory=dict)
     window: int | None = None
 
     @property
@@ -42,7 +42,7 @@ class HeldLayer:
         return int(self.keys.shape[1])
 
     def take(self, index: Tensor) -> HeldLayer:
-        """The entries ``index`` int64 ``[R, k]`` of each row."""
+        """The entries ``index`` int64 ``[R, k]`` of each row; what was observed stays as it is."""
         rows, kept = index.shape
         # Whole entries are copied, which a gather over all their numbers would not do.
         flat = (torch.arange(rows, device=index.device)[:, None] * self.entries + index).flatten()
@@ -51,9 +51,6 @@ class HeldLayer:
             return each.flatten(0, 1).index_select(0, flat).view(rows, kept, -1)
 
         keys = taken(self.keys)
-        sums = self.sums
-        if sums is not None:
-            sums = sums.gather(2, index[:, None].expand(-1, sums.shape[1], -1))
         return replace(
             self,
             keys=keys,
@@ -61,7 +58,6 @@ class HeldLayer:
             seen=keys,
             positions=self.positions.gather(1, index),
             rotated=self.rotated.gather(1, index),
-            sums=sums,
         )
 
 
@@ -71,6 +67,8 @@ def side_by_side(cells: Sequence[HeldLayer]) -> HeldLayer:
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(cell, name) for cell in cells])
 
+    # An observation may have failed for one of them.
+    shared = [each for each in cells[0].observed if all(each in cell.observed for cell in cells)]
     return replace(
         cells[0],
         keys=joined("keys"),
@@ -78,7 +76,7 @@ def side_by_side(cells: Sequence[HeldLayer]) -> HeldLayer:
         seen=joined("seen"),
         positions=joined("positions"),
         rotated=joined("rotated"),
-        sums=None if cells[0].sums is None else joined("sums"),
+        observed={each: torch.cat([cell.observed[each] for cell in cells]) for each in shared},
     )
 
 

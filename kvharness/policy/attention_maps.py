@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy.probe import Probed
+    from kvharness.policy.observation.probe import Probed
     from kvharness.policy.view import View
-
 
 #: Tokens of a probe per step of its attention: bounds memory at H x 256 x n floats.
 _ROWS = 256
@@ -26,10 +25,10 @@ def window_attention(view: View) -> Tensor:
         float32 ``[H, w, n]``; each row sums to 1.
 
     Raises:
-        ValueError: the view carries no queries (declare ``Needs(queries=...)``).
+        ValueError: the view carries no queries (declare `Queries`).
     """
     if view.queries is None:
-        msg = "this view carries no queries; declare needs = Needs(queries=...)"
+        msg = "this view carries no queries; declare needs = frozenset({Queries(count=...)})"
         raise ValueError(msg)
     return causal_attention(view.queries, view.keys, view.scaling)
 

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from kvharness.contract import Protection
-from kvharness.policy.view import Capabilities, Needs, Positions, Step, View
+from kvharness.policy.view import Capabilities, Positions, Step, View
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from kvharness.policy.choice import Choice
+    from kvharness.policy.observation.base import Observations
     from kvharness.pretrained.find import ModelSource
 
 
+T = TypeVar("T")
 _GLOBAL = "full_attention"
 
 #: Of the interface: what this package, `kvharness.testing` and `kvharness.training` export. It
@@ -64,9 +66,9 @@ class Policy:
     """
 
     @property
-    def needs(self) -> Needs:
-        """What is to be observed for `score`; nothing but keys and values by default."""
-        return Needs()
+    def needs(self) -> Observations:
+        """What is to be observed of a context; nothing but keys and values by default."""
+        return frozenset()
 
     @property
     def positions(self) -> Positions:
@@ -164,9 +166,9 @@ class FunctionPolicy(Policy):
     """A policy made of a score function; see `as_policy`."""
 
     function: ScoreFunction
-    needs: Needs = Needs()  # noqa: RUF009 - frozen
+    needs: Observations = frozenset()
     positions: Positions = Positions.ORIGINAL
-    capabilities: Capabilities = Capabilities()  # noqa: RUF009
+    capabilities: Capabilities = Capabilities()  # noqa: RUF009 - frozen
 
     def score(self, view: View) -> Tensor:
         return self.function(view)
@@ -177,7 +179,7 @@ class FunctionPolicy(Policy):
 
 def as_policy(
     *,
-    needs: Needs | None = None,
+    needs: Observations = frozenset(),
     positions: Positions = Positions.ORIGINAL,
     capabilities: Capabilities | None = None,
 ) -> Callable[[ScoreFunction], FunctionPolicy]:
@@ -189,7 +191,7 @@ def as_policy(
     def wrap(function: ScoreFunction) -> FunctionPolicy:
         return FunctionPolicy(
             function=function,
-            needs=needs or Needs(),
+            needs=needs,
             positions=positions,
             capabilities=capabilities or Capabilities(),
         )

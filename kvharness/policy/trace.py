@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kvharness.policy.seeds import generator
-from kvharness.policy.view import Needs, View
+from kvharness.policy.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from kvharness.policy.probe import Probe, Probed
+    from kvharness.policy.observation.base import Observation, Observations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,39 +26,57 @@ class LayerTrace:
     keys: Tensor
     values: Tensor
     scaling: float
-    queries: Tensor | None = None
-    column_sums: Tensor | None = None
-    future: Tensor | None = None
-    similarity: float | None = None
-    hidden_states: Tensor | None = None
-    probes: Mapping[Probe, tuple[Probed, ...]] | None = None
+    observed: Mapping[Observation[Any], Any] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name."""
-        for part in fields(self):
-            value = getattr(self, part.name)
-            if isinstance(value, torch.Tensor):
-                yield part.name, value
-        for probe, parts in (self.probes or {}).items():
-            for each in parts:
-                yield f"probes[{probe}].queries", each.queries
-                yield f"probes[{probe}].keys", each.keys
+        """Every tensor with its name, those inside what was observed included."""
+        yield "keys", self.keys
+        yield "values", self.values
+        for observation, value in self.observed.items():
+            yield from _inside(f"[{observation}]", value)
 
     def moved(self, device: str) -> LayerTrace:
         """The layer with every tensor on a device."""
-        here = {
-            part.name: getattr(self, part.name).to(device)
-            for part in fields(self)
-            if isinstance(getattr(self, part.name), torch.Tensor)
-        }
-        probes = self.probes and {
-            probe: tuple(
-                replace(each, queries=each.queries.to(device), keys=each.keys.to(device))
-                for each in parts
-            )
-            for probe, parts in self.probes.items()
-        }
-        return replace(self, **here, probes=probes)
+        return replace(
+            self,
+            keys=self.keys.to(device),
+            values=self.values.to(device),
+            observed={each: _moved(value, device) for each, value in self.observed.items()},
+        )
+
+    def narrowed(self, needs: Observations) -> LayerTrace:
+        """The layer without what nobody declared."""
+        observed = {each: value for each, value in self.observed.items() if each in needs}
+        return replace(self, observed=observed)
+
+
+def _inside(name: str, value: object) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of what an observation found: in dataclasses, mappings, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif is_dataclass(value):
+        for part in fields(value):
+            yield from _inside(f"{name}.{part.name}", getattr(value, part.name))
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _inside(f"{name}[{key!r}]", each)
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _inside(f"{name}[{index}]", each)
+
+
+def _moved(value: Any, device: str) -> Any:
+    """The same with its tensors on a device; sequences become tuples."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {part.name: _moved(getattr(value, part.name), device) for part in fields(value)}
+        return replace(value, **parts)
+    if isinstance(value, Mapping):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_moved(each, device) for each in value)
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +84,12 @@ class Trace:
     """The compressible layers of one prefilled context.
 
     ``rng_words`` (seed, item, policy) fix the generators of the views; `for_policy` sets them
-    and hides what the policy did not ask for.
+    and leaves out what the policy did not ask for.
     """
 
     layers: tuple[LayerTrace, ...]
     positions: Tensor
-    needs: Needs
     rng_words: tuple[str, ...] = ()
-    boundaries: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -86,17 +103,12 @@ class Trace:
     def views(self) -> list[View]:
         return [self._view(index) for index in range(len(self.layers))]
 
-    def for_policy(self, needs: Needs, rng_words: Sequence[str]) -> Trace:
-        return replace(self, needs=needs, rng_words=tuple(rng_words))
-
-    def with_future(self, future: Sequence[Tensor]) -> Trace:
-        """The same trace knowing ``future`` (`View.future`), a tensor for each layer."""
-        pairs = zip(self.layers, future, strict=True)
-        return replace(self, layers=tuple(replace(layer, future=f) for layer, f in pairs))
+    def for_policy(self, needs: Observations, rng_words: Sequence[str]) -> Trace:
+        layers = tuple(layer.narrowed(needs) for layer in self.layers)
+        return replace(self, layers=layers, rng_words=tuple(rng_words))
 
     def _view(self, index: int) -> View:
-        layer, needs = self.layers[index], self.needs
-        queries = layer.queries if needs.queries else None
+        layer = self.layers[index]
         return View(
             layer=index,
             keys=layer.keys,
@@ -104,17 +116,5 @@ class Trace:
             positions=self.positions,
             scaling=layer.scaling,
             rng=generator(*self.rng_words, str(index)),
-            queries=None if queries is None else queries[:, -needs.queries :],
-            column_sums=layer.column_sums if needs.column_sums else None,
-            future=layer.future if needs.future else None,
-            similarity=layer.similarity if needs.hidden_similarity else None,
-            boundaries=self.boundaries if needs.boundaries else None,
-            probes=_shown(layer.probes or {}, needs.probes) if needs.probes else None,
-            hidden_states=layer.hidden_states if needs.hidden_states else None,
+            observed=layer.observed,
         )
-
-
-def _shown(
-    probes: Mapping[Probe, tuple[Probed, ...]], wanted: frozenset[Probe]
-) -> dict[Probe, tuple[Probed, ...]]:
-    return {probe: parts for probe, parts in probes.items() if probe in wanted}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvharness.contract import EvictMode
+from kvharness.policy.observation.probe import Probe
+from kvharness.policy.observation.standard import (
+    Boundaries,
+    ColumnSums,
+    Future,
+    HiddenSimilarity,
+    HiddenStates,
+    last_queries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kvharness.policy.probe import Probe, Probed
+    from kvharness.policy.interface import T
+    from kvharness.policy.observation.base import Observation
+    from kvharness.policy.observation.probe import Probed
 
 
 class Positions(StrEnum):
@@ -22,42 +33,6 @@ class Positions(StrEnum):
 
     ORIGINAL = "original"
     COMPACT = "compact"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What the harness must observe for a policy; only that is recorded and passed on.
-
-    Attributes:
-        queries: how many of the last context queries, post-RoPE, per layer.
-        column_sums: the attention each key received, summed over all context queries.
-        future: the largest attention that any token of the true questions and answers pays to
-            each key. Only an upper bound may ask for it: no deployable policy can know it.
-        hidden_similarity: how little each layer changes the hidden states of the context.
-        boundaries: where sentences and records end in the context's text.
-        probes: tokens that are read after the context, for their queries; policies that ask for
-            equal ones share a forward pass.
-        hidden_states: what enters each layer's attention; as large as a layer's keys or larger.
-    """
-
-    queries: int = 0
-    column_sums: bool = False
-    future: bool = False
-    hidden_similarity: bool = False
-    boundaries: bool = False
-    probes: frozenset[Probe] = frozenset()
-    hidden_states: bool = False
-
-    def union(self, other: Needs) -> Needs:
-        return Needs(
-            queries=max(self.queries, other.queries),
-            column_sums=self.column_sums or other.column_sums,
-            future=self.future or other.future,
-            hidden_similarity=self.hidden_similarity or other.hidden_similarity,
-            boundaries=self.boundaries or other.boundaries,
-            probes=self.probes | other.probes,
-            hidden_states=self.hidden_states or other.hidden_states,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +64,7 @@ class View:
     """One layer of a trace, as a policy sees it. Treat every tensor as read-only.
 
     Shapes: ``H`` query heads, ``K`` KV heads (query head ``h`` reads KV head ``h // (H // K)``),
-    ``n`` cached tokens, ``d`` head size, ``w`` = ``needs.queries`` (fewer when ``n`` is smaller).
+    ``n`` cached tokens, ``d`` head size.
 
     Attributes:
         layer: index among the layers that are compressed, from 0.
@@ -98,16 +73,9 @@ class View:
         positions: int64 ``[n]``.
         scaling: the factor on query-key products.
         rng: a CPU generator fixed by (seed, item, policy, layer).
-        queries: ``[H, w, d]``, post-RoPE, of the last ``w`` tokens; None unless asked for.
-        column_sums: float32 ``[H, n]``; None unless asked for.
-        future: float32 ``[H, n]``; None unless asked for.
-        similarity: mean cosine of the context's hidden states before and after the layer; None
-            unless asked for.
-        boundaries: bool ``[n]``, the last token of each sentence, line or record; None unless asked
-            for.
-        probes: what the layer made of the parts of each probe; None unless asked for.
-        hidden_states: ``[n, D]``, what the layer's attention is given, in the model's dtype; None
-            unless asked for.
+        observed: what the observations that the policy declares made of the layer;
+            ``view[observation]`` is one of them, and `queries` and the like are those that come
+            with the harness.
     """
 
     layer: int
@@ -116,13 +84,22 @@ class View:
     positions: Tensor
     scaling: float
     rng: torch.Generator
-    queries: Tensor | None = None
-    column_sums: Tensor | None = None
-    future: Tensor | None = None
-    similarity: float | None = None
-    boundaries: Tensor | None = None
-    probes: Mapping[Probe, tuple[Probed, ...]] | None = None
-    hidden_states: Tensor | None = None
+    observed: Mapping[Observation[Any], Any] = field(default_factory=dict)
+
+    def __getitem__(self, observation: Observation[T]) -> T:
+        """What an observation made of the layer.
+
+        Raises:
+            ValueError: the view does not carry it; says how to declare it.
+        """
+        if observation not in self.observed:
+            when = "" if observation.grows else ", which is made of a whole context only"
+            raise ValueError(
+                f"this view carries no {observation}{when}; declare needs = "
+                f"frozenset({{{observation}}})"
+            )
+        value: T = self.observed[observation]
+        return value
 
     @property
     def tokens(self) -> int:
@@ -132,17 +109,49 @@ class View:
     def kv_heads(self) -> int:
         return int(self.keys.shape[0])
 
+    @property
+    def queries(self) -> Tensor | None:
+        """`Queries`: ``[H, w, d]``, of several counts the most; None unless declared."""
+        return last_queries(self.observed)
+
+    @property
+    def column_sums(self) -> Tensor | None:
+        """`ColumnSums`: float32 ``[H, n]``; None unless declared."""
+        return self.observed.get(ColumnSums())
+
+    @property
+    def future(self) -> Tensor | None:
+        """`Future`: float32 ``[H, n]``; None unless declared."""
+        return self.observed.get(Future())
+
+    @property
+    def similarity(self) -> float | None:
+        """`HiddenSimilarity`: a mean cosine; None unless declared."""
+        return self.observed.get(HiddenSimilarity())
+
+    @property
+    def boundaries(self) -> Tensor | None:
+        """`Boundaries`: bool ``[n]``; None unless declared."""
+        return self.observed.get(Boundaries())
+
+    @property
+    def hidden_states(self) -> Tensor | None:
+        """`HiddenStates`: ``[n, D]``; None unless declared."""
+        return self.observed.get(HiddenStates())
+
+    @property
+    def probes(self) -> Mapping[Probe, tuple[Probed, ...]] | None:
+        """The parts of each declared `Probe`; None without one."""
+        found = {each: value for each, value in self.observed.items() if isinstance(each, Probe)}
+        return found or None
+
     def probed(self, probe: Probe) -> tuple[Probed, ...]:
-        """The parts of a probe.
+        """The parts of a probe: ``view[probe]``.
 
         Raises:
-            ValueError: the view carries no such probe (declare ``Needs(probes=...)``).
+            ValueError: the view carries no such probe; says how to declare it.
         """
-        if self.probes is None or probe not in self.probes:
-            raise ValueError(
-                f"this view carries no {probe}; declare needs = Needs(probes=frozenset({{...}}))"
-            )
-        return self.probes[probe]
+        return self[probe]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +163,8 @@ class Step:
 
     Attributes:
         view: of the ``m`` entries. ``positions`` counts places in the cache; ``queries`` are
-            those of the new tokens, the last ``needs.queries`` of them; ``column_sums`` went on
-            adding up since the context's first token; ``rng`` is another one at each step.
+            those of the new tokens; ``column_sums`` went on adding up since the context's first
+            token; only what grows is observed; ``rng`` is another one at each step.
         positions: int64 ``[K, m]``, of the entries in the text.
         scores: float32 ``[K, m]``, what the step before returned, or `Policy.score` for the
             context; 0 for new tokens.

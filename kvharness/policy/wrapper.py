@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from kvharness.policy.interface import Policy
-from kvharness.policy.view import Capabilities, Needs, Positions
+from kvharness.policy.view import Capabilities, Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvharness.contract import Protection
     from kvharness.policy.choice import Choice
     from kvharness.policy.interface import LoadedModel
+    from kvharness.policy.observation.base import Observations
     from kvharness.policy.view import View
     from kvharness.pretrained.find import ModelSource
 
@@ -41,9 +42,9 @@ class Wrapper(Policy):
             raise ValueError("compact positions need equal budgets in all heads; wrap another one")
 
     @property
-    def own_needs(self) -> Needs:
+    def own_needs(self) -> Observations:
         """What the wrapper needs beyond its scorer; a class attribute in most."""
-        return Needs()
+        return frozenset()
 
     @property
     def own_capabilities(self) -> Capabilities:
@@ -51,8 +52,8 @@ class Wrapper(Policy):
         return Capabilities()
 
     @property
-    def needs(self) -> Needs:
-        return self.own_needs.union(self.scorer.needs)
+    def needs(self) -> Observations:
+        return self.own_needs | self.scorer.needs
 
     @property
     def positions(self) -> Positions:
@@ -61,8 +62,6 @@ class Wrapper(Policy):
     @property
     def capabilities(self) -> Capabilities:
         mine, other = self.own_capabilities, self.scorer.capabilities
-        # What is seen of a whole context only is not there between its blocks.
-        needs = self.scorer.needs
         return Capabilities(
             deterministic=mine.deterministic and other.deterministic,
             nested=mine.nested and other.nested,
@@ -71,7 +70,8 @@ class Wrapper(Policy):
             blocks=mine.blocks
             and self.scorer.positions is Positions.ORIGINAL
             and not other.head_wise
-            and not (needs.boundaries or needs.probes or needs.hidden_similarity),
+            # What is seen of a whole context only is not there between its blocks.
+            and all(each.grows for each in self.scorer.needs),
         )
 
     @property

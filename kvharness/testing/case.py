@@ -9,12 +9,12 @@ import torch
 
 from kvharness.contract import Protection
 from kvharness.policy.trace import Trace
-from kvharness.testing.tensors import LayerTensors, Shape, Texture, draw_layer, drawn_boundaries
+from kvharness.testing.tensors import LayerTensors, Shape, Texture, draw_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvharness.policy.view import Needs
+    from kvharness.policy.observation.base import Observations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: The words that fix a view's generator: seed, item, policy.
@@ -64,34 +64,30 @@ class Case:
             for _ in range(self.shape.layers)
         ]
 
-    def trace(self, needs: Needs, *, words: Sequence[str] = WORDS) -> Trace:
+    def trace(self, needs: Observations, *, words: Sequence[str] = WORDS) -> Trace:
         """What the harness shows a policy with these needs."""
-        return trace_of(self.tensors(), needs, needs, words=words)
+        return trace_of(self.tensors(), needs, words=words)
 
 
 def trace_of(
     tensors: Sequence[LayerTensors],
-    needs: Needs,
-    recorded: Needs,
+    recorded: Observations,
     *,
     words: Sequence[str] = WORDS,
     chunk: int = 256,
     positions: Sequence[int] | None = None,
 ) -> Trace:
-    """A trace for a policy of ``needs`` where the harness recorded ``recorded``."""
+    """A trace of all that the harness recorded; `Trace.for_policy` narrows it."""
     tokens = tensors[0].keys.shape[1]
     places = list(range(tokens)) if positions is None else list(positions)
     return Trace(
         layers=tuple(layer.observed(recorded, chunk=chunk) for layer in tensors),
         positions=torch.tensor(places, dtype=torch.int64),
-        needs=needs,
         rng_words=tuple(words),
-        boundaries=drawn_boundaries(tokens) if recorded.boundaries else None,
     )
 
 
 def on_device(trace: Trace, device: str) -> Trace:
     """The trace with every tensor on a device."""
     layers = tuple(layer.moved(device) for layer in trace.layers)
-    ends = None if trace.boundaries is None else trace.boundaries.to(device)
-    return replace(trace, layers=layers, positions=trace.positions.to(device), boundaries=ends)
+    return replace(trace, layers=layers, positions=trace.positions.to(device))

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvharness.policy.observation.standard import (
+    Boundaries,
+    ColumnSums,
+    HiddenSimilarity,
+    HiddenStates,
+)
 from kvharness.testing.checks import (
     engine,
     interface,
@@ -42,12 +48,18 @@ class Check:
     Attributes:
         function: the plain function.
         count: examples it draws.
-        why_not: why it does not apply to a policy; None when it does.
+        applies: why it does not apply to a policy; None when it does.
+        drawn: whether its cases are drawn, rather than what a tiny model makes.
     """
 
     function: Callable[..., None]
     count: int = PURE
-    why_not: Callable[[Policy], str | None] = _always
+    applies: Callable[[Policy], str | None] = _always
+    drawn: bool = True
+
+    def why_not(self, policy: Policy) -> str | None:
+        """Why it is left out for a policy; None when it is not."""
+        return self.applies(policy) or (_unless_sampled(policy) if self.drawn else None)
 
     @property
     def name(self) -> str:
@@ -80,18 +92,26 @@ def _if_nested(policy: Policy) -> str | None:
 
 
 def _if_it_sees_query_heads(policy: Policy) -> str | None:
-    needs = policy.needs
-    seen = needs.queries or needs.column_sums or needs.future or needs.probes
+    blind = (Boundaries, HiddenSimilarity, HiddenStates)
+    seen = any(not isinstance(each, blind) for each in policy.needs)
     return None if seen else "it needs nothing of query heads"
 
 
 def _if_it_sees_sums(policy: Policy) -> str | None:
-    return None if policy.needs.column_sums else "it needs no column sums"
+    return None if ColumnSums() in policy.needs else "it needs no column sums"
 
 
 def _unless_learned(policy: Policy) -> str | None:
     made = learns(policy)
     return "it gets ready for a model, and the session has a layer of its own" if made else None
+
+
+def _unless_sampled(policy: Policy) -> str | None:
+    """Cases cannot be drawn of what only its author knows."""
+    lacking = sorted(str(each) for each in policy.needs if not each.sampled)
+    if not lacking:
+        return None
+    return f"{lacking[0]} draws no samples; give it a method sample(drawn)"
 
 
 #: Every check; `left_out` says which of them do not apply to a policy.
@@ -103,21 +123,21 @@ CHECKS = (
     Check(selection.check_exact_budget),
     Check(selection.check_protected_kept),
     Check(selection.check_kept_positions),
-    Check(selection.check_nested_budgets, why_not=_if_nested),
+    Check(selection.check_nested_budgets, applies=_if_nested),
     Check(purity.check_deterministic),
-    Check(purity.check_seed_matters, why_not=_if_stochastic),
-    Check(purity.check_seed_does_not_matter, why_not=_unless_stochastic),
+    Check(purity.check_seed_matters, applies=_if_stochastic),
+    Check(purity.check_seed_does_not_matter, applies=_unless_stochastic),
     Check(purity.check_global_state),
-    Check(surroundings.check_reads_are_in_the_key),
+    Check(surroundings.check_reads_are_in_the_key, drawn=False),
     Check(purity.check_inputs_unchanged),
     Check(purity.check_no_state),
     Check(purity.check_sees_only_its_needs),
-    Check(numerics.check_group_order, why_not=_if_it_sees_query_heads),
-    Check(numerics.check_query_chunks, why_not=_if_it_sees_sums),
-    Check(repeated.check_survives_repeated_compression, why_not=_unless_learned),
-    Check(engine.check_full_retention_is_identity, MODELLED),
-    Check(engine.check_masked_equals_evicted, MODELLED),
-    Check(engine.check_cells_independent, MODELLED),
+    Check(numerics.check_group_order, applies=_if_it_sees_query_heads),
+    Check(numerics.check_query_chunks, applies=_if_it_sees_sums),
+    Check(repeated.check_survives_repeated_compression, applies=_unless_learned),
+    Check(engine.check_full_retention_is_identity, MODELLED, drawn=False),
+    Check(engine.check_masked_equals_evicted, MODELLED, drawn=False),
+    Check(engine.check_cells_independent, MODELLED, drawn=False),
 )
 
 

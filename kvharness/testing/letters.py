@@ -17,5 +17,9 @@ class Letters(Encoder):
     def ids(self, text: str) -> tuple[int, ...]:
         return tuple(byte % VOCABULARY for byte in text.encode())
 
+    def text(self, ids: tuple[int, ...]) -> str:
+        """One id in ten ends a sentence."""
+        return "".join(". " if each % 10 == 0 else "a" for each in ids)
+
 
 LETTERS = Letters()

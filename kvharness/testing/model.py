@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,15 @@ import torch
 
 from kvharness.engine.decode import force
 from kvharness.model.attention import observe, reading
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.loaded import Runtime
-from kvharness.model.prefill import prefill
+from kvharness.policy.observation.reading import Ahead
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Positions
 from kvharness.pretrained.find import ModelSource
 from kvharness.testing.letters import LETTERS, VOCABULARY
-from kvharness.testing.tensors import Shape, drawn_boundaries
+from kvharness.testing.tensors import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kvharness.engine.decode import Prompt
-    from kvharness.model.attention import AttentionCall
     from kvharness.model.prefilled import Prefilled
+    from kvharness.model.watch import Guard
+    from kvharness.policy.observation.base import Observations
+    from kvharness.policy.observation.reading import AttentionCall
     from kvharness.policy.trace import LayerTrace
-    from kvharness.policy.view import Needs
 
 #: Layers, query heads, KV heads and head size of the model that policies get ready for.
 MODEL_SHAPE = Shape(layers=2, heads=4, kv_heads=2, tokens=1, size=16)
@@ -53,26 +56,37 @@ class TinyModel:
         return _made(shape.layers, shape.heads, shape.kv_heads, shape.size)
 
     def prefill(
-        self, context: Sequence[int], needs: Needs, prompts: Sequence[Prompt]
+        self,
+        context: Sequence[int],
+        needs: Observations,
+        prompts: Sequence[Prompt],
+        *,
+        guard: Guard = nullcontext,
     ) -> tuple[Prefilled, Trace]:
-        """The context's full cache, and a trace that knows the prompts where ``needs`` ask."""
-        # No token is text here, so there are no sentences to find.
-        prefilled, _ = prefill(self.runtime, context, replace(needs, boundaries=False))
+        """The context's full cache, and a trace that knows the prompts if ``needs`` ask.
+
+        ``guard`` is entered around the code of an observation.
+
+        Raises:
+            ModelProblem: an observation failed.
+        """
+        ahead = partial(self._ahead, prompts)
+        prefilled, _ = prefill(self.runtime, context, needs, ahead=ahead, guard=guard)
+        prefilled.observing_seconds(needs)
         trace = Trace(
             # Copies: that a policy leaves its inputs alone is another check's subject.
             layers=tuple(copy.deepcopy(layer) for layer in prefilled.layers.values()),
             positions=torch.arange(prefilled.tokens),
-            needs=needs,
             rng_words=("0", "item", "policy"),
-            boundaries=drawn_boundaries(prefilled.tokens) if needs.boundaries else None,
         )
-        if not needs.future:
-            return prefilled, trace
-        everything = torch.ones(len(trace.layers), trace.kv_heads, trace.tokens, dtype=torch.bool)
-        cache = self.cache(prefilled, [Kept(mask=everything)], prompts)
+        return prefilled, trace
+
+    def _ahead(self, prompts: Sequence[Prompt], prefilled: Prefilled) -> Ahead:
+        cache = self.cache(prefilled, [Kept(mask=prefilled.all_kept())], prompts)
         cache.observing = True
         force(self.runtime.model, cache, prompts, most_tokens=_MANY)
-        return prefilled, trace.with_future([cache.received[i] for i in sorted(cache.received)])
+        asked = tuple(prompt.tokens for prompt in prompts)
+        return Ahead(prompts=asked, attention=cache.received)
 
     def cache(
         self, prefilled: Prefilled, cells: Sequence[Kept], prompts: Sequence[Prompt]

@@ -14,7 +14,7 @@ import torch
 from kvharness.engine.select import score_tokens, select_entries
 from kvharness.isolation.torch_settings import kept
 from kvharness.policy.interface import Policy
-from kvharness.testing.reads import noted
+from kvharness.testing.reads import SCORING, noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def read_as_is(
     """
     reading = Reading()
     watched = _watched(policy, reading)
-    with torch.no_grad(), global_seed(luck), kept() as reading.changed, noted(policy, "scoring"):
+    with torch.no_grad(), global_seed(luck), kept() as reading.changed, noted(policy, SCORING):
         try:
             reading.scores = score_tokens(watched, trace, name="policy")
             scores = reading.scores.clone()

@@ -36,6 +36,10 @@ _COMPILERS = ("torch._inductor", "torch._dynamo", "triton")
 _SYSTEM = ("/dev/", "/proc/", "/sys/")
 
 
+#: What a policy is doing; `_RUNNING` says which one.
+READY, SCORING, OBSERVING = "ready", "scoring", "observing"
+
+
 @dataclass(slots=True)
 class Reads:
     """Files by their absolute paths, and variables with the file of the code that asked."""

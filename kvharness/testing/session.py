@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvharness.contract import Protection, budget_of
-from kvharness.model.attention import AttentionCall
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.prefilled import Prefilled
+from kvharness.policy.observation.reading import AttentionCall
 from kvharness.policy.trace import LayerTrace
 from kvharness.policy.view import Positions
 from kvharness.testing.case import trace_of
@@ -177,7 +177,7 @@ class Session:
     def _reading(self, budget: int, places: list[int]) -> Reading:
         needs, (keys, values) = self._policy.needs, self._entries()
         tensors = replace(self._token(self.positions), keys=keys, values=values)
-        trace = trace_of([tensors], needs, needs, positions=places)
+        trace = trace_of([tensors], needs, positions=places)
         protection = self._contract.fit(budget)
         return read_as_is(copied(self._policy), trace, budget, protection)
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 from hypothesis import strategies as st
 
 from kvharness.contract import Contract, Protection, QuestionMode, budget_of
-from kvharness.policy.view import Needs
 from kvharness.testing.case import DTYPES, Case
 from kvharness.testing.tensors import Shape, Texture
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
 
+    from kvharness.policy.observation.base import Observations
     from kvharness.policy.trace import Trace
 
 #: Query heads and KV heads: MHA, MQA, GQA.
@@ -117,7 +117,7 @@ def cases(
     )
 
 
-def traces(*, needs: Needs = Needs()) -> SearchStrategy[Trace]:  # noqa: B008 - frozen
+def traces(*, needs: Observations = frozenset()) -> SearchStrategy[Trace]:
     """Traces as a policy with these needs sees them."""
     return cases().map(lambda case: case.trace(needs))
 

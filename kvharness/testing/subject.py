@@ -14,7 +14,7 @@ from kvharness.testing.case import Case
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, overrides
-from kvharness.testing.reads import noted
+from kvharness.testing.reads import READY, noted
 from kvharness.testing.strategies import LONGEST, cases, lengths
 from kvharness.testing.tensors import Shape, Texture
 
@@ -88,7 +88,7 @@ def _made_ready(policy: Policy, model: TinyModel) -> tuple[Policy, TinyModel, li
 
 
 def _ready(policy: Policy, model: LoadedModel) -> Policy:
-    with noted(policy, "ready"):
+    with noted(policy, READY):
         return made_ready(policy, model, 0, name="policy")
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness.model.attention import column_sums
-from kvharness.policy.probe import Material, Probed
+from kvharness.policy.observation.drawn import Drawn
 from kvharness.policy.trace import LayerTrace
 from kvharness.testing.letters import LETTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torch import Tensor
 
-    from kvharness.policy.probe import Probe
-    from kvharness.policy.view import Needs
+    from kvharness.policy.observation.base import Observation
 
 #: The factor on query-key products of every drawn layer.
 SCALING = 0.5
@@ -64,46 +64,24 @@ class LayerTensors:
     future: Tensor
     similarity: float = 1.0
 
-    def observed(self, needs: Needs, *, chunk: int = 256) -> LayerTrace:
+    def observed(self, needs: Collection[Observation[Any]], *, chunk: int = 256) -> LayerTrace:
         """What the harness records for ``needs``, copied; ``chunk`` queries a step of the sums."""
-        window = min(needs.queries, self.queries.shape[1])
-        sums = column_sums(self.queries, self.keys, SCALING, chunk=chunk)
+        drawn = Drawn(
+            queries=self.queries,
+            keys=self.keys,
+            values=self.values,
+            scaling=SCALING,
+            ahead=self.future,
+            similarity=self.similarity,
+            encoder=LETTERS,
+            chunk=chunk,
+        )
         return LayerTrace(
             keys=self.keys.clone(),
             values=self.values.clone(),
             scaling=SCALING,
-            queries=self.queries[:, -window:].clone() if window else None,
-            column_sums=sums if needs.column_sums else None,
-            future=self.future.clone() if needs.future else None,
-            similarity=self.similarity if needs.hidden_similarity else None,
-            probes={probe: self._probed(probe) for probe in needs.probes} or None,
-            hidden_states=self._hidden_states() if needs.hidden_states else None,
+            observed={each: each.sample(drawn) for each in needs},
         )
-
-    def _hidden_states(self) -> Tensor:
-        """The values side by side, ``[n, K d]``: not drawn, or every case would change."""
-        return self.values.transpose(0, 1).flatten(1).clone()
-
-    def _probed(self, probe: Probe) -> tuple[Probed, ...]:
-        """Id ``i`` of a probe has queries and keys of context token ``i`` modulo ``n``."""
-        tokens = self.queries.shape[1]
-        material = Material(context=tuple(range(tokens)), encoder=LETTERS, vocabulary=tokens)
-        return tuple(
-            Probed(
-                queries=self.queries[:, [each % tokens for each in part.ids]],
-                keys=self.keys[:, [each % tokens for each in part.ids]],
-                first=part.first,
-                last=part.last,
-            )
-            for part in probe.parts(material)
-        )
-
-
-def drawn_boundaries(tokens: int) -> Tensor:
-    """Ends of sentences as `View` has them, of 1 to 9 tokens: bool ``[tokens]``."""
-    marked = torch.zeros(tokens, dtype=torch.bool)
-    marked[[end for end in range(tokens) if end % 10 in {0, 3, 9}]] = True
-    return marked
 
 
 def draw_layer(

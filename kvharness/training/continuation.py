@@ -37,10 +37,7 @@ def retained(
     trace = Trace(
         layers=layers,
         positions=torch.arange(context.tokens, device=layers[0].keys.device),
-        needs=policy.needs,
-        rng_words=(str(seed), name),
-        boundaries=context.boundaries,
-    )
+    ).for_policy(policy.needs, (str(seed), name))
     with torch.no_grad():
         return keep_mask(policy, trace, budget, Contract().protection.fit(budget), name=name)
 

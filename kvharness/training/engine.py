@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kvharness.errors import TrainingProblem
+from kvharness.model.context_reading import prefill
 from kvharness.model.loaded import Runtime
-from kvharness.model.prefill import prefill
 from kvharness.model.prefilled import Prefilled
 
 __all__ = ["Prefilled", "Runtime", "TrainingProblem", "prefill"]

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.model.attention import AttentionCall
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.observation.reading import AttentionCall
 
 #: Bounds the gradient of the logarithm of a nearly shut gate.
 _AJAR = 1e-6

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.model.attention import causal_output, column_sums, reading
+from kvharness.model.attention import causal_output, reading
 from kvharness.model.out_of_memory import explained
 from kvharness.policy.attention_maps import causal_attention, group_mean
+from kvharness.policy.observation.column_sums import column_sums
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness.model.attention import AttentionCall
     from kvharness.model.loaded import Runtime
+    from kvharness.policy.observation.reading import AttentionCall
     from kvharness.training.window import Window
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy, Wrapper
+from kvharness import Boundaries, Capabilities, Policy, Wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,16 +60,14 @@ class Coupled(Wrapper):
             raise ValueError(f"group={self.group}: expected 1 or more tokens")
 
     @property
-    def own_needs(self) -> Needs:
-        return Needs(boundaries=self.groups == Groups.SENTENCES)
+    def own_needs(self) -> frozenset[Boundaries]:
+        return frozenset({Boundaries()} if self.groups == Groups.SENTENCES else ())
 
     def _members_of(self, trace: Trace) -> Tensor:
         """Which group each token is in, int64 ``[n]``."""
         if self.groups == Groups.BLOCKS:
             return torch.arange(trace.tokens, device=trace.positions.device) // self.group
-        ends = trace.views[0].boundaries
-        if ends is None:
-            raise ValueError("views carry no boundaries; declare Needs(boundaries=True)")
+        ends = trace.views[0][Boundaries()]
         return ends.cumsum(dim=0) - ends.long()
 
     def select(self, choice: Choice, budgets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import max_pool1d
 
-from kvharness import Ends, Needs, Policy, RandomTokens, Text, group_mean, probe_attention
+from kvharness import Ends, Policy, RandomTokens, Text, group_mean, probe_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,8 +70,8 @@ class DapQ(Policy):
             raise ValueError(f"kernel={self.kernel}: expected an odd number, 1 or more")
 
     @property
-    def needs(self) -> Needs:
-        return Needs(probes=frozenset({self.probe}))
+    def needs(self) -> frozenset[Probe]:
+        return frozenset({self.probe})
 
     @property
     def probe(self) -> Probe:
@@ -84,7 +84,7 @@ class DapQ(Policy):
         return Ends(prefix=self.prefix, suffix=suffix, offset=self.offset)
 
     def score(self, view: View) -> Tensor:
-        (part,) = view.probed(self.probe)
+        (part,) = view[self.probe]
         received = torch.stack([rows.sum(dim=1) for rows in probe_attention(view, part)]).sum(dim=0)
         pooled = max_pool1d(received, self.kernel, stride=1, padding=self.kernel // 2)
         return group_mean(pooled, view.kv_heads)

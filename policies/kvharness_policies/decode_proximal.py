@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Needs, Policy, group_mean, window_attention
+from kvharness import Policy, Queries, group_mean, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,8 @@ class DecodeProximal(Policy):
             raise ValueError(f"tau={self.tau}: expected a number of tokens above 0")
 
     @property
-    def needs(self) -> Needs:
-        return Needs(queries=self.window)
+    def needs(self) -> frozenset[Queries]:
+        return frozenset({Queries(self.window)})
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Needs, Policy, Protection, group_mean, keys_at
+from kvharness import Policy, Protection, Queries, group_mean, keys_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class ExpectedAttention(Policy):
     Not verified: the paper's text and tables.
     """
 
-    needs = Needs(queries=_ALL)
+    needs = frozenset({Queries(_ALL)})
 
     sinks: int = 4
     horizon: int = 512
@@ -131,10 +131,9 @@ class RotatingExpectedAttention(ExpectedAttention):
 
         Where a model scales rotary embeddings (YaRN), they keep that factor, as future ones do.
         """
-        if view.queries is None:
-            raise ValueError("this view carries no queries; declare needs = Needs(queries=...)")
-        angles = self._angles(view.positions[-view.queries.shape[1] :])
-        return _turn(view.queries.float(), angles.cos(), -angles.sin())
+        queries = view[Queries(_ALL)]
+        angles = self._angles(view.positions[-queries.shape[1] :])
+        return _turn(queries.float(), angles.cos(), -angles.sin())
 
     def _angles(self, positions: Tensor) -> Tensor:
         return positions.float()[:, None] * self.frequencies.to(positions.device)

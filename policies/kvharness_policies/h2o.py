@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, Protection, group_mean
-from kvharness_policies.column_sums import column_sums
+from kvharness import Capabilities, ColumnSums, Protection, group_mean
 from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
@@ -33,11 +32,11 @@ class H2O(Rescoring):
     stays one until the recents take it over.
     """
 
-    needs = Needs(column_sums=True)
+    needs = frozenset({ColumnSums()})
     capabilities = Capabilities(decodes=True)
 
     def score(self, view: View) -> Tensor:
-        return group_mean(column_sums(view), view.kv_heads)
+        return group_mean(view[ColumnSums()], view.kv_heads)
 
     def protect(self, tokens: int, budget: int) -> Protection:
         del tokens

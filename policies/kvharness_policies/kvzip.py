@@ -9,7 +9,6 @@ import torch
 
 from kvharness import (
     Capabilities,
-    Needs,
     Policy,
     Protection,
     Repeat,
@@ -62,8 +61,8 @@ class KVzip(Policy):
                 raise ValueError(f"{name}={number}: expected {least} or more tokens")
 
     @property
-    def needs(self) -> Needs:
-        return Needs(probes=frozenset({self.probe}))
+    def needs(self) -> frozenset[Probe]:
+        return frozenset({self.probe})
 
     @property
     def probe(self) -> Probe:
@@ -73,7 +72,7 @@ class KVzip(Policy):
     def score(self, view: View) -> Tensor:
         scores = torch.zeros(view.kv_heads, view.tokens, device=view.keys.device)
         sinks = torch.arange(min(self.sinks, view.tokens), device=scores.device)
-        for part in view.probed(self.probe):
+        for part in view[self.probe]:
             chunk = torch.arange(part.first, part.last, device=scores.device)
             best = scores[:, part.first : part.last]
             for rows in probe_attention(view, part, seen=torch.cat((sinks, chunk))):

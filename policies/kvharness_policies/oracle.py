@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, group_mean
+from kvharness import Capabilities, Future, group_mean
 from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class Oracle(Rescoring):
 
     capabilities = Capabilities(decodes=True, blocks=True)
 
-    needs = Needs(future=True)
+    needs = frozenset({Future()})
 
     def score(self, view: View) -> Tensor:
-        if view.future is None:
-            raise ValueError("this view carries no future; declare needs = Needs(future=True)")
-        return group_mean(view.future.float(), view.kv_heads)
+        return group_mean(view[Future()].float(), view.kv_heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Needs, Policy
+from kvharness import ColumnSums, Policy
 from kvharness_policies.column_sums import mean_received
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class PrefillAttention(Policy):
     one is its attention to itself. Only the contract's recents shield from that.
     """
 
-    needs = Needs(column_sums=True)
+    needs = frozenset({ColumnSums()})
 
     def score(self, view: View) -> Tensor:
         return mean_received(view)

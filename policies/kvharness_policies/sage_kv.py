@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, Policy, Protection, window_attention
+from kvharness import Capabilities, Policy, Protection, Queries, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class SageKV(Policy):
     Not verified: the paper's sizes, treatment of groups and positions, and its tables.
     """
 
-    needs = Needs(queries=1)
+    needs = frozenset({Queries(1)})
     capabilities = Capabilities(decodes=True)
 
     sinks: int = 4

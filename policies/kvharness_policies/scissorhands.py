@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy, Protection, group_mean, window_attention
+from kvharness import Capabilities, Policy, Protection, Queries, group_mean, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,8 +58,8 @@ class Scissorhands(Policy):
             raise ValueError(f"record={self.record!r}: expected one of {', '.join(_RECORDS)}")
 
     @property
-    def needs(self) -> Needs:
-        return Needs(queries=self.window)
+    def needs(self) -> frozenset[Queries]:
+        return frozenset({Queries(self.window)})
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import avg_pool1d, max_pool1d, pad
 
-from kvharness import Needs, Policy, Protection, group_mean, window_attention
+from kvharness import Policy, Protection, Queries, group_mean, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +62,8 @@ class SnapKV(Policy):
             raise ValueError(msg)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(queries=self.window)
+    def needs(self) -> frozenset[Queries]:
+        return frozenset({Queries(self.window)})
 
     def score(self, view: View) -> Tensor:
         attention = window_attention(view)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Scope, Wrapper, shared_budgets
+from kvharness import Capabilities, HiddenSimilarity, Scope, Wrapper, shared_budgets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Squeeze(Wrapper):
     Not verified: the paper's tables; its abstract speaks of two groups, the code has three.
     """
 
-    own_needs = Needs(hidden_similarity=True)
+    own_needs = frozenset({HiddenSimilarity()})
     own_capabilities = Capabilities(head_wise=True, nested=False)
 
     reduced: float = 0.5
@@ -58,10 +58,7 @@ class Squeeze(Wrapper):
             raise ValueError(f"reduced={self.reduced}: expected a share from 0 to 1")
 
     def allocate(self, choice: Choice) -> Tensor:
-        found = [view.similarity for view in choice.trace.views]
-        similarities = [each for each in found if each is not None]
-        if len(similarities) < len(found):
-            raise ValueError("views carry no similarity; declare Needs(hidden_similarity=True)")
+        similarities = [view[HiddenSimilarity()] for view in choice.trace.views]
         weights = layer_weights(similarities, self.reduced)
         scores, budget, protected = choice.scores, choice.budget, choice.protected
         return shared_budgets(scores, budget, protected, scope=Scope.HEAD, weights=weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Capabilities, Needs, window_attention
+from kvharness import Capabilities, Queries, window_attention
 from kvharness_policies.rescoring import Rescoring
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TOVA(Rescoring):
     verified: the paper's tables.
     """
 
-    needs = Needs(queries=1)
+    needs = frozenset({Queries(1)})
     capabilities = Capabilities(decodes=True)
 
     def score(self, view: View) -> Tensor:

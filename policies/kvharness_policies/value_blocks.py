@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import pad
 
-from kvharness import Needs, Policy, Protection, window_attention
+from kvharness import Policy, Protection, Queries, window_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +56,8 @@ class ValueBlocks(Policy):
             raise ValueError(f"window={self.window}: expected 1 or more queries")
 
     @property
-    def needs(self) -> Needs:
-        return Needs(queries=self.window)
+    def needs(self) -> frozenset[Queries]:
+        return frozenset({Queries(self.window)})
 
     def score(self, view: View) -> Tensor:
         # In float64: 1 - a and mu - o cancel where one block has nearly all attention.

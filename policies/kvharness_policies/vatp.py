@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvharness import Needs, Policy, Protection
+from kvharness import Policy, Protection
 from kvharness_policies.h2o import H2O
 from kvharness_policies.scissorhands import Scissorhands
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvharness import View
+    from kvharness import Observations, View
 
 
 #: Whose scores, and what they need and protect; the official code's Scissorhands takes the mean.
@@ -49,7 +49,7 @@ class VATP(Policy):
             raise ValueError(f"sinks={self.sinks}: expected 0 or more tokens")
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> Observations:
         return _BASES[self.base].needs
 
     def score(self, view: View) -> Tensor:

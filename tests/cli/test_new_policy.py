@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Policy, View
+from kvharness import Policy, Queries, View
 from kvharness.claims.file import read_claims
 from kvharness.cli import new_policy
 from kvharness.cli.main import main
@@ -136,7 +136,7 @@ def test_the_policy_scores(package: Path, monkeypatch: pytest.MonkeyPatch) -> No
         positions=torch.arange(6),
         scaling=1.0,
         rng=torch.Generator(),
-        queries=torch.zeros(4, 1, 4),
+        observed={Queries(16): torch.zeros(4, 1, 4)},
     )
     # A sixth of the attention, times the norm 3 squared.
     torch.testing.assert_close(policy.score(view), torch.full((2, 6), 1.5))

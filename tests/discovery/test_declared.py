@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Stepping, as_policy
+from kvharness import (
+    Capabilities,
+    LoadedModel,
+    Observation,
+    Policy,
+    Positions,
+    Queries,
+    Reading,
+    Stepping,
+    afterwards,
+    as_policy,
+)
 from kvharness.discovery.declared import made_ready, misdeclared
 from kvharness.discovery.registry import installed, load
 from kvharness.discovery.spec import PolicySpec
@@ -45,7 +56,11 @@ def test_nothing_is_wrong_with_our_own(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "given", "told"),
     [
-        ("needs", {"queries": 8}, "needs is a dict, expected Needs"),
+        (
+            "needs",
+            {"queries": 8},
+            "needs is a dict, expected frozenset({Queries(8)}) or the like",
+        ),
         ("positions", "compact", "positions is a str, expected Positions"),
         ("capabilities", None, "capabilities is a NoneType, expected Capabilities"),
     ],
@@ -53,6 +68,32 @@ def test_nothing_is_wrong_with_our_own(name: str) -> None:
 def test_declarations_have_types(name: str, given: Any, told: str) -> None:
     assert misdeclared(type("Wrong", (Plain,), {name: given})()) == told
     assert misdeclared(type("Wrong", (Plain,), {name: property(lambda _: given)})()) == told
+
+
+class Bare(Observation[float]):
+    def observing(self, reading: Reading) -> Any:
+        return afterwards(lambda: dict.fromkeys(reading.layers, 0.0))
+
+
+@dataclass(frozen=True)
+class Frozen(Bare):
+    """As it should be."""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (8, "needs has a int, expected an Observation such as Queries(8)"),
+        (Queries, "needs has a ABCMeta, expected an Observation such as Queries(8)"),
+        (
+            Bare(),
+            "needs has a Bare, which equals no other one: make the class a dataclass(frozen=True)",
+        ),
+        (Frozen(), ""),
+    ],
+)
+def test_needs_are_observations_that_can_be_compared(given: Any, told: str) -> None:
+    assert misdeclared(type("Mine", (Plain,), {"needs": frozenset({given})})()) == told
 
 
 def takes(*names: str) -> Any:
@@ -115,7 +156,7 @@ class Learning(Policy):
     """Becomes what a test says."""
 
     becomes: Any = None
-    needs = Needs(queries=2)
+    needs = frozenset({Queries(2)})
 
     def ready(self, model: LoadedModel, seed: int) -> Any:
         assert (model.source.name, seed) == ("tiny", 3)
@@ -123,7 +164,7 @@ class Learning(Policy):
 
 
 def becoming(**changes: Any) -> Policy:
-    declared = {"needs": Needs(queries=2), **changes}
+    declared = {"needs": frozenset({Queries(2)}), **changes}
     return as_policy(**declared)(lambda view: view.keys.float().sum(dim=-1))
 
 
@@ -132,7 +173,10 @@ def becoming(**changes: Any) -> Policy:
     [
         (becoming(), ""),
         (None, "ready returned NoneType, expected the policy that scores"),
-        (becoming(needs=Needs()), r"with needs Needs\(queries=0.*, expected Needs\(queries=2"),
+        (
+            becoming(needs=frozenset()),
+            r"needs frozenset\(\), expected frozenset\({Queries\(count=2",
+        ),
         (becoming(positions=Positions.COMPACT), "with positions compact, expected original"),
         (
             becoming(capabilities=Capabilities(nested=False)),

@@ -295,7 +295,8 @@ def test_what_a_policy_declares_has_a_type(
     monkeypatch.syspath_prepend(tmp_path)
     entry = EntryPoint(name="declares", value=f"declares_{name}:P", group=GROUP)
     found = Installed(name="declares", distribution="mine-kv", version="1", entry_point=entry)
-    message = rf"from mine-kv 1: {name} is a {type(given).__name__}, expected {name.capitalize()}"
+    expected = {"needs": r"frozenset\({Queries"}.get(name, name.capitalize())
+    message = rf"from mine-kv 1: {name} is a {type(given).__name__}, expected {expected}"
     with pytest.raises(PolicyProblem, match=message):
         load(PolicySpec(name="declares"), {"declares": found})
 

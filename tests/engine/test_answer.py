@@ -12,10 +12,10 @@ from kvharness.engine.answer import Answers, Request, answer, answer_each, score
 from kvharness.engine.decode import force
 from kvharness.errors import ModelProblem
 from kvharness.items.item import Question
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
 from kvharness.model.loaded import Runtime
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def context(runtime: Runtime) -> Prefilled:
-    return prefill(runtime, CONTEXT, Needs())[0]
+    return prefill(runtime, CONTEXT)[0]
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_the_reference_is_read_alone_and_generates_nothing(
     runtime: Runtime, request_all: Request, expected: list[Answers]
 ) -> None:
     answers, future = score_in_full(runtime, request_all, CELLS[3], observe=False)
-    assert future is None
+    assert future == {}
     assert answers.generated == [None] * 3
     check_same([answers], [replace(expected[3], generated=[None] * 3)])
 
@@ -292,9 +292,8 @@ def test_the_future_is_the_same_whatever_is_generated(
     for generate in (0, 1, 3):
         asked = replace(request_all, generate=generate)
         _, future = score_in_full(runtime, asked, CELLS[3], observe=True)
-        assert future is not None
-        assert [each.shape for each in future] == [(4, TOKENS)] * 2
-        futures.append(torch.stack(future))
+        assert [each.shape for each in future.values()] == [(4, TOKENS)] * 2
+        futures.append(torch.stack(list(future.values())))
     assert torch.equal(futures[0], futures[1])
     assert torch.equal(futures[0], futures[2])
 
@@ -302,7 +301,7 @@ def test_the_future_is_the_same_whatever_is_generated(
 def test_a_seen_question_is_read_from_the_cache(runtime: Runtime, request_all: Request) -> None:
     (unseen,) = answer(runtime, request_all, CELLS[3:4])
     for index, question in enumerate(QUESTIONS):
-        longer, _ = prefill(runtime, (*CONTEXT, *question.question), Needs())
+        longer, _ = prefill(runtime, (*CONTEXT, *question.question))
         asked = Request(context=longer, questions=(question,), seen=True, generate=1)
         everything = Kept(mask=torch.ones(2, 2, longer.tokens, dtype=torch.bool))
         (seen,) = answer(runtime, asked, [everything])

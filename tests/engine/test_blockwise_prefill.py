@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from kvharness import Future
 from kvharness.contract import Protection
 from kvharness.engine import blockwise_prefill
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.blockwise_prefill import BlockRead, read_each
 from kvharness.engine.evictor import Evictor
 from kvharness.errors import KvharnessError, PolicyProblem
-from kvharness.model.prefill import prefill
+from kvharness.model.context_reading import prefill
 from kvharness.policy.interface import Policy
-from kvharness.policy.view import Capabilities, Needs
+from kvharness.policy.view import Capabilities
 from kvharness_policies.caote import CAOTE
 from kvharness_policies.floor import Floor
 from kvharness_policies.h2o import H2O
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kvharness.model.loaded import Runtime
-    from kvharness.policy.view import View
+    from kvharness.policy.view import Step, View
     from tests.conftest import MakePair
 
 BUDGET, BLOCK = 10, 7
@@ -47,12 +49,12 @@ def evictor(policy: Policy, budget: int = BUDGET, name: str = "mine") -> Evictor
 
 
 def request_of(runtime: Runtime) -> Request:
-    prefilled, _ = prefill(runtime, CONTEXT, Needs())
+    prefilled, _ = prefill(runtime, CONTEXT)
     return Request(context=prefilled, questions=(question(),), seen=False, generate=0)
 
 
-def read(runtime: Runtime, *evictors: Evictor, **given: Any) -> list[BlockRead | KvharnessError]:
-    return read_each(runtime, request_of(runtime), CONTEXT, evictors, **given)
+def read(runtime: Runtime, *evictors: Evictor) -> list[BlockRead | KvharnessError]:
+    return read_each(runtime, request_of(runtime), CONTEXT, evictors)
 
 
 def good(read: BlockRead | KvharnessError) -> BlockRead:
@@ -122,7 +124,13 @@ def test_the_oracle_knows_each_entry_wherever_it_is_held(runtime: Runtime) -> No
     """What it keeps is the best of the best: the same as of all at once."""
     heads = runtime.model.config.num_attention_heads
     future = [torch.rand(heads, TOKENS, generator=torch.Generator().manual_seed(x)) for x in (0, 1)]
-    (found,) = map(good, read(runtime, evictor(Oracle()), future=future))
+    plain = request_of(runtime)
+    known = {
+        index: replace(layer, observed={Future(): each})
+        for (index, layer), each in zip(plain.context.layers.items(), future, strict=True)
+    }
+    request = replace(plain, context=replace(plain.context, layers=known))
+    (found,) = map(good, read_each(runtime, request, CONTEXT, [evictor(Oracle())]))
     for layer, each in enumerate(future):
         scores = each.unflatten(0, (2, -1)).mean(dim=1)
         for head in range(2):
@@ -137,11 +145,14 @@ class Failing(Policy):
     def score(self, view: View) -> Any:
         return torch.full((view.kv_heads, view.tokens), float("inf"))
 
+    def step(self, step: Step) -> Any:
+        return self.score(step.view)
+
 
 def test_a_policy_that_fails_fails_alone(runtime: Runtime) -> None:
     beside, failed = read(runtime, evictor(KeyDiff()), evictor(Failing(), name="bad"))
     assert isinstance(failed, PolicyProblem)
-    assert "policy 'bad'" in str(failed)
+    assert "policy 'bad' (layer 0): step has 14 NaN" in str(failed)
     (alone,) = map(good, read(runtime, evictor(KeyDiff())))
     assert torch.equal(good(beside).kept.mask, alone.kept.mask)
 

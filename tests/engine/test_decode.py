@@ -12,9 +12,9 @@ from kvharness.engine import decode
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.decode import Forced, Prompt, force, greedy, packs
 from kvharness.items.item import Question
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import BatchCache, Kept
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def context(runtime: Runtime) -> Prefilled:
-    return prefill(runtime, CONTEXT, Needs())[0]
+    return prefill(runtime, CONTEXT)[0]
 
 
 def make_cache(runtime: Runtime, context: Prefilled, cells: Sequence[Kept]) -> BatchCache:
@@ -156,7 +156,7 @@ def test_sliding_layers_give_teacher_forced_logits_of_transformers(
 ) -> None:
     plain, runtime = make_gemma(make_pair)
     ids = CONTEXT[:tokens]
-    context, _ = prefill(runtime, ids, Needs())
+    context, _ = prefill(runtime, ids)
     kept = Kept(mask=torch.ones(1, 1, tokens, dtype=torch.bool))
     cache = BatchCache(context, [kept], room=ROOM)
     forced = force(runtime.model, cache, PROMPTS, most_tokens=MANY)
@@ -295,7 +295,7 @@ def test_greedy_decoding_over_sliding_layers_is_that_of_transformers(
     make_pair: MakePair,
 ) -> None:
     plain, runtime = make_gemma(make_pair)
-    context, _ = prefill(runtime, CONTEXT, Needs())
+    context, _ = prefill(runtime, CONTEXT)
     prompt = PROMPTS[0]
     cache = BatchCache(context, [Kept(mask=torch.ones(1, 1, TOKENS, dtype=torch.bool))], room=ROOM)
     forced = force(runtime.model, cache, PROMPTS, most_tokens=MANY)

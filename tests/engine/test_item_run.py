@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Needs, Policy, Positions, Protection
+from kvharness import Policy, Positions, Protection, Queries
 from kvharness.cell import Cell
 from kvharness.contract import Contract, QuestionMode
 from kvharness.discovery.loaded import LoadedPolicy
@@ -22,8 +22,8 @@ from kvharness.engine.select import mask_digest, select_entries
 from kvharness.engine.task import Failure, Generate, Setup, Task
 from kvharness.errors import ModelProblem, UsageProblem
 from kvharness.items.item import Item, Question
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.prefill import prefill
 from kvharness.records.record import Record
 
 if TYPE_CHECKING:
@@ -465,9 +465,9 @@ def test_a_context_is_prefilled_once_or_once_for_each_question_that_is_seen(
 ) -> None:
     prefilled: list[int] = []
 
-    def noted(runtime: Runtime, context: Sequence[int], needs: Needs) -> Any:
+    def noted(runtime: Runtime, context: Sequence[int], *given: Any, **named: Any) -> Any:
         prefilled.append(len(context))
-        return prefill(runtime, context, needs)
+        return prefill(runtime, context, *given, **named)
 
     monkeypatch.setattr(item_run, "prefill", noted)
     masks = Masks(monkeypatch)
@@ -561,13 +561,12 @@ def test_the_future_is_the_largest_attention_of_the_true_question_and_answer(
 ) -> None:
     questions = item.questions[:1] if seen else item.questions
     context = (*item.context, *questions[0].question) if seen else item.context
-    prefilled, _ = prefill(runtime, context, Needs())
+    prefilled, _ = prefill(runtime, context)
     request = Request(context=prefilled, questions=questions, seen=seen, generate=0)
     everything = Kept(mask=torch.ones(LAYERS, KV_HEADS, len(context), dtype=torch.bool))
     _, future = score_in_full(runtime, request, everything, observe=True)
-    assert future is not None
     best = naive_future(plain_model, item, questions, len(context))
-    torch.testing.assert_close(torch.stack(future), best, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(torch.stack(list(future.values())), best, rtol=1e-3, atol=1e-5)
 
 
 def naive_future(
@@ -614,7 +613,7 @@ def test_the_oracle_keeps_what_the_future_attends_to(
 class Peeping(Policy):
     """Fails when it sees what it did not ask for."""
 
-    needs = Needs(queries=3)
+    needs = frozenset({Queries(3)})
 
     def score(self, view: View) -> Tensor:
         assert view.queries is not None

@@ -13,8 +13,8 @@ from kvharness.engine.rolling_decode import Rolled, Rollout, roll_each
 from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.errors import KvharnessError, PolicyProblem
 from kvharness.items.item import Question
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.prefill import prefill
 from kvharness.policy.interface import Policy
 from kvharness.policy.trace import Trace
 from kvharness.policy.view import Capabilities, Positions, Step
@@ -78,9 +78,7 @@ def rolled(
     trace = Trace(
         layers=tuple(request.context.layers.values()),
         positions=torch.arange(TOKENS),
-        needs=policy.needs,
-        rng_words=("0", "item", name),
-    )
+    ).for_policy(policy.needs, ("0", "item", name))
     kept = min(budget, TOKENS)
     scores = score_tokens(policy, trace, name=name)
     mask = keep_mask(policy, trace, kept, protection, name=name)
@@ -120,7 +118,7 @@ def test_every_step_is_that_of_masked_attention_from_scratch(
     plain, runtime = pair
     naive = Naive(plain, score, compact=policy.positions is Positions.COMPACT)
     request = request_of(runtime, policy)
-    rollout = Rollout.start(runtime, request, [rolled(request, policy)], None)
+    rollout = Rollout.start(runtime, request, [rolled(request, policy)])
     with torch.no_grad():
         naive.read(CONTEXT)
         naive.evict(BUDGET, PROTECTION.sinks, recents)
@@ -273,7 +271,7 @@ def test_steps_are_told_what_is_new_and_what_was_protected(runtime: Runtime) -> 
             return step.scores + 1
 
     request = request_of(runtime, Floor())
-    rollout = Rollout.start(runtime, request, [rolled(request, Telling())], None)
+    rollout = Rollout.start(runtime, request, [rolled(request, Telling())])
     for tokens in (LEAD, ANSWER[:1]):
         rollout.read(torch.tensor([tokens]))
     protected = [0, 1, BUDGET - 3, BUDGET - 2, BUDGET - 1]

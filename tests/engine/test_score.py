@@ -80,7 +80,7 @@ def test_a_question_is_scored_as_by_hand(
         1,
         make_answers([[9], mine], logprob=[[0.0], logprob]),
         make_answers([[9], theirs]),
-        encoder,
+        encoder.text,
     )
     right = [sum(mine[i] == due[i] for i in range(start, end)) for start, end in slots]
     sizes = [end - start for start, end in slots]
@@ -102,7 +102,7 @@ def test_a_wrong_token_costs_its_whole_fact_and_only_that(encoder: Encoder) -> N
         ([1, 0, 3, 4, 5], 0.5, 0.75),
         ([1, 0, 3, 4, 0], 0.0, 0.5),
     ):
-        record = score_question(question, 0, make_answers([greedy]), full, encoder)
+        record = score_question(question, 0, make_answers([greedy]), full, encoder.text)
         assert (record.exact, record.slot_accuracy) == (exact, accuracy)
 
 
@@ -110,7 +110,7 @@ def test_generated_text_gets_text_metrics(encoder: Encoder) -> None:
     question = make_question([1], [(0, 1)])
     reply = list(encoder.ids("\n The lighthouse, not the bakery. "))
     answers = make_answers([[1]], generated=[reply])
-    record = score_question(question, 0, answers, answers, encoder)
+    record = score_question(question, 0, answers, answers, encoder.text)
     assert record.generated == "The lighthouse, not the bakery."
     assert record.text_metrics["contains"] == 1
     assert record.text_metrics["fact_recall"] == 1
@@ -120,7 +120,7 @@ def test_generated_text_gets_text_metrics(encoder: Encoder) -> None:
 
 def test_an_empty_reply_is_a_reply(encoder: Encoder) -> None:
     answers = make_answers([[1]], generated=[[]])
-    record = score_question(make_question([1], [(0, 1)]), 0, answers, answers, encoder)
+    record = score_question(make_question([1], [(0, 1)]), 0, answers, answers, encoder.text)
     assert record.generated == ""
     assert record.text_metrics["contains"] == 0
 

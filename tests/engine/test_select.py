@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness import Needs, Policy, Protection, Trace
+from kvharness import Policy, Protection, Trace
 from kvharness.engine.select import keep_mask, mask_digest, verified_budgets, verified_mask
 from kvharness.errors import PolicyProblem
 from kvharness.policy.entries import protected_mask, top_entries
@@ -31,7 +31,6 @@ def make_trace(tokens: int = TOKENS) -> Trace:
     return Trace(
         layers=tuple(LayerTrace(keys=each, values=each, scaling=0.5) for each in keys),
         positions=torch.arange(tokens),
-        needs=Needs(),
         rng_words=("0", "item", "policy"),
     )
 

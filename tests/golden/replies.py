@@ -108,7 +108,7 @@ def _numbers(item: Item, wrong: int, encoder: Encoder) -> dict[str, float]:
         choice = torch.where(places % 4 < wrong, right + 1, right)
         mine = _answers(item, choice, 0.5 + places / 8, encoder.ids(question.reference))
         full = _answers(item, torch.where(places % 3 == 0, right + 1, right), places * 1.0, ())
-        records.append(score_question(question, index, mine, full, encoder))
+        records.append(score_question(question, index, mine, full, encoder.text))
     return mean_metrics(records)
 
 

@@ -24,12 +24,12 @@ from kvharness.engine import score as scoring_module
 from kvharness.engine.evictor import Evictor
 from kvharness.items import text_metrics as text_metrics_module
 from kvharness.items.suites import SUITES
-from kvharness.model import attention as attention_module
 from kvharness.model.evicted_cache import Kept
 from kvharness.model.rotary import Rotation
 from kvharness.policy import budgets as budgets_module
 from kvharness.policy.attention_maps import causal_attention
 from kvharness.policy.entries import top_entries
+from kvharness.policy.observation import column_sums as observations_module
 from kvharness.policy.seeds import generator
 from kvharness.records.engine_version import ENGINE_VERSION
 from tests.golden import __main__ as command
@@ -134,13 +134,13 @@ def windows_attend_flatly(patch: pytest.MonkeyPatch) -> None:
 
 
 def sums_forget_the_last_query(patch: pytest.MonkeyPatch) -> None:
-    usual = attention_module.column_sums
+    usual = observations_module.column_sums
 
     def shorter(query: Tensor, key: Tensor, scaling: float) -> Tensor:
         # In float32 nothing but this query's share is missing.
         return usual(query, key, scaling) - usual(query[:, -1:], key, scaling)
 
-    patch.setattr(attention_module, "column_sums", shorter)
+    patch.setattr(observations_module, "column_sums", shorter)
 
 
 def draws_ignore_the_item(patch: pytest.MonkeyPatch) -> None:

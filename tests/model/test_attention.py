@@ -8,21 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvharness import ColumnSums, Queries
 from kvharness.engine.answer import Request, score_in_full
 from kvharness.errors import ModelProblem
 from kvharness.items.item import Question
-from kvharness.model.attention import (
-    AttentionCall,
-    PrefillReader,
-    causal_output,
-    column_sums,
-    reading,
-)
+from kvharness.model.attention import PrefillReader, causal_output, reading
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
 from kvharness.model.loaded import Runtime
-from kvharness.model.prefill import prefill
 from kvharness.policy.attention_maps import causal_attention
-from kvharness.policy.view import Needs
+from kvharness.policy.observation.column_sums import column_sums
+from kvharness.policy.observation.reading import AttentionCall
 from kvharness.pretrained.find import find_model
 
 if TYPE_CHECKING:
@@ -76,14 +72,18 @@ def pairs(make_pair: MakePair) -> dict[str, tuple[PreTrainedModel, Runtime]]:
     }
 
 
+def sliding_layers(name: str) -> set[int]:
+    return {0} if name in {"gemma3", "qwen2-sliding"} else set()
+
+
 def draw_ids(count: int = TOKENS, seed: int = 0) -> list[int]:
     drawn = torch.randint(2, 1502, (count,), generator=torch.Generator().manual_seed(seed))
     return [int(each) for each in drawn]
 
 
-def observed_logits(runtime: Runtime, ids: list[int], needs: Needs) -> Tensor:
+def observed_logits(runtime: Runtime, ids: list[int], *watches: Any) -> Tensor:
     positions = torch.arange(len(ids))[None]
-    with torch.inference_mode(), reading(PrefillReader(needs)):
+    with torch.inference_mode(), reading(PrefillReader(watches)):
         output = runtime.model(
             input_ids=torch.tensor([ids]), position_ids=positions, use_cache=False
         )
@@ -111,11 +111,14 @@ def test_an_observed_model_computes_what_transformers_does(
     ids = draw_ids(count)
     with torch.inference_mode():
         expected = plain(torch.tensor([ids]), use_cache=False).logits
-    bare = observed_logits(runtime, ids, Needs())
+    bare = observed_logits(runtime, ids)
     torch.testing.assert_close(bare, expected, rtol=1e-4, atol=1e-4)
     # Looking changes nothing.
-    watched = observed_logits(runtime, ids, Needs(queries=5, column_sums=True))
+    seen: list[AttentionCall] = []
+    watched = observed_logits(runtime, ids, seen.append)
     assert torch.equal(watched, bare)
+    assert {call.layer for call in seen} == {0, 1} - sliding_layers(name)
+    assert all(call.window is None for call in seen)
 
 
 @EACH
@@ -124,12 +127,12 @@ def test_keys_and_values_are_those_of_transformers_cache(
 ) -> None:
     plain, runtime = pairs[name]
     ids = draw_ids()
-    prefilled, seconds = prefill(runtime, ids, Needs())
+    prefilled, seconds = prefill(runtime, ids)
     assert prefilled.tokens == TOKENS
     assert seconds > 0
     with torch.inference_mode():
         cached = plain(torch.tensor([ids]), use_cache=True).past_key_values.layers
-    sliding = {0} if name in {"gemma3", "qwen2-sliding"} else set()
+    sliding = sliding_layers(name)
     assert set(prefilled.sliding) == sliding
     assert list(prefilled.layers) == [layer for layer in (0, 1) if layer not in sliding]
     for index, layer in enumerate(cached):
@@ -148,7 +151,7 @@ def test_keys_and_values_are_those_of_transformers_cache(
 def test_a_sliding_layer_keeps_a_context_that_is_shorter_than_its_window(
     pairs: dict[str, tuple[PreTrainedModel, Runtime]],
 ) -> None:
-    prefilled, _ = prefill(pairs["gemma3"][1], draw_ids(5), Needs())
+    prefilled, _ = prefill(pairs["gemma3"][1], draw_ids(5))
     assert prefilled.sliding[0].keys.shape[1] == 5
 
 
@@ -159,33 +162,28 @@ def test_queries_and_sums_reproduce_the_attention_of_transformers(
 ) -> None:
     plain, runtime = pairs[name]
     ids = draw_ids()
-    prefilled, _ = prefill(runtime, ids, Needs(queries=window, column_sums=True))
+    prefilled, _ = prefill(runtime, ids, frozenset({Queries(window), ColumnSums()}))
     maps = eager_attention(plain, ids)
     for index, layer in prefilled.layers.items():
-        assert layer.queries is not None
-        assert layer.column_sums is not None
+        queries, sums = layer.observed[Queries(window)], layer.observed[ColumnSums()]
         # Only post-RoPE queries of the last tokens give back the last rows.
-        rows = causal_attention(layer.queries, layer.keys, layer.scaling)
+        rows = causal_attention(queries, layer.keys, layer.scaling)
         assert rows.shape[1] == min(window, TOKENS)
         torch.testing.assert_close(rows, maps[index][:, -window:], rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(layer.column_sums, maps[index].sum(dim=1), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(sums, maps[index].sum(dim=1), rtol=1e-3, atol=1e-4)
 
 
 def test_what_nobody_needs_is_not_kept(runtime: Runtime) -> None:
-    prefilled, _ = prefill(runtime, draw_ids(), Needs())
+    prefilled, _ = prefill(runtime, draw_ids())
     for layer in prefilled.layers.values():
-        assert layer.queries is None
-        assert layer.column_sums is None
-        assert layer.future is None
+        assert layer.observed == {}
 
 
 def test_what_is_kept_does_not_depend_on_what_else_is(runtime: Runtime) -> None:
-    alone, _ = prefill(runtime, draw_ids(), Needs(queries=3))
-    wide, _ = prefill(runtime, draw_ids(), Needs(queries=30, column_sums=True))
+    alone, _ = prefill(runtime, draw_ids(), frozenset({Queries(3)}))
+    wide, _ = prefill(runtime, draw_ids(), frozenset({Queries(30), ColumnSums()}))
     for few, many in zip(alone.layers.values(), wide.layers.values(), strict=True):
-        assert few.queries is not None
-        assert many.queries is not None
-        assert torch.equal(few.queries, many.queries[:, -3:])
+        assert torch.equal(few.observed[Queries(3)], many.observed[Queries(30)][:, -3:])
         assert torch.equal(few.keys, many.keys)
         assert torch.equal(few.values, many.values)
 
@@ -265,13 +263,13 @@ def test_a_reader_that_fails_does_not_stay(runtime: Runtime) -> None:
     with pytest.raises(ArithmeticError, match="layer 0"), reading(Failing()):
         runtime.model(torch.tensor([[5, 6]]), use_cache=False)
     refuse_to_run(runtime)
-    prefill(runtime, draw_ids(), Needs())
+    prefill(runtime, draw_ids())
     refuse_to_run(runtime)
 
 
 def test_readers_nest(runtime: Runtime) -> None:
     ids = torch.tensor([[5, 6]])
-    outer, inner = PrefillReader(Needs()), PrefillReader(Needs())
+    outer, inner = PrefillReader(), PrefillReader()
     with torch.inference_mode(), reading(outer):
         with reading(inner):
             runtime.model(ids, use_cache=False)
@@ -289,7 +287,7 @@ def test_a_reader_is_of_its_thread(runtime: Runtime) -> None:
         except RuntimeError as error:
             errors.append(error)
 
-    with reading(PrefillReader(Needs())):
+    with reading(PrefillReader()):
         thread = threading.Thread(target=run)
         thread.start()
         thread.join()
@@ -299,7 +297,13 @@ def test_a_reader_is_of_its_thread(runtime: Runtime) -> None:
 def test_softcaps_are_refused(make_pair: MakePair) -> None:
     _, runtime = make_pair(make_config("gemma2", attn_logit_softcapping=50.0))
     with pytest.raises(ModelProblem, match="Gemma2Attention uses softcap in attention"):
-        prefill(runtime, draw_ids(), Needs())
+        prefill(runtime, draw_ids())
+
+
+def test_a_model_that_only_slides_is_refused(make_pair: MakePair) -> None:
+    _, runtime = make_pair(make_config("mistral", sliding_window=WINDOW))
+    with pytest.raises(ModelProblem, match="every attention layer of made slides over a window"):
+        prefill(runtime, draw_ids())
 
 
 def test_an_architecture_with_its_own_attention_is_refused(make_pair: MakePair) -> None:
@@ -357,7 +361,7 @@ def test_an_unusual_model_is_read_exactly_or_refused(
     )
     try:
         runtime = Runtime.load(find_model(str(tmp_path)), device="cpu", dtype="float32")
-        prefilled, _ = prefill(runtime, context, Needs())
+        prefilled, _ = prefill(runtime, context)
         request = Request(context=prefilled, questions=(question,), seen=False, generate=0)
         answers, _ = score_in_full(runtime, request, everything(prefilled), observe=False)
     except ModelProblem:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvharness.engine.decode import Prompt, force
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import BatchCache, Kept, Segment
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ ALL = torch.ones(LAYERS, KV_HEADS, TOKENS, dtype=torch.bool)
 
 @pytest.fixture(scope="module")
 def context(runtime: Runtime) -> Prefilled:
-    return prefill(runtime, CONTEXT, Needs())[0]
+    return prefill(runtime, CONTEXT)[0]
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +417,7 @@ def test_sliding_layers_stay_whole_beside_evicted_ones(make_pair: MakePair) -> N
     config = Gemma3TextConfig(**GEMMA)
     plain, runtime = make_pair(config)
     plain.set_attn_implementation("eager")
-    context, _ = prefill(runtime, CONTEXT, Needs())
+    context, _ = prefill(runtime, CONTEXT)
     masks = [
         torch.rand(1, 2, TOKENS, generator=torch.Generator().manual_seed(i)) < 0.4 for i in (0, 1)
     ]

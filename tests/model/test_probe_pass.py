@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Ends, Needs, Policy, RandomTokens, Repeat, Text, Trace, probe_attention
+from kvharness import (
+    ColumnSums,
+    Ends,
+    Policy,
+    Queries,
+    RandomTokens,
+    Repeat,
+    Text,
+    Trace,
+    probe_attention,
+)
 from kvharness.contract import QuestionMode
 from kvharness.engine.answer import score_in_full
 from kvharness.engine.item_run import run_item
 from kvharness.engine.task import Failure
 from kvharness.errors import ModelProblem
+from kvharness.model import context_reading
 from kvharness.model import probe_pass as probing_module
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.model.prefill import prefill
-from kvharness.policy.probe import Material, Part, Probe
+from kvharness.policy.observation.probe import Material, Part, Probe
 from kvharness.records.record import Record
 from tests.conftest import tiny_config
 from tests.engine.test_item_run import (
@@ -48,12 +59,12 @@ CONTEXT = draw_ids(TOKENS, 0)
 ENDS = Ends(prefix=3, suffix=4)
 LONG = Ends(prefix=4, suffix=28)
 PROBES = (ENDS, RandomTokens(count=5), Text(text="a purple harbour", count=6), Repeat(chunk=10))
-ALL = Needs(probes=frozenset(PROBES))
+ALL = frozenset(PROBES)
 
 
-def trace_of(prefilled: Prefilled, needs: Needs) -> Trace:
+def trace_of(prefilled: Prefilled) -> Trace:
     layers = tuple(prefilled.layers.values())
-    return Trace(layers=layers, positions=torch.arange(TOKENS), needs=needs)
+    return Trace(layers=layers, positions=torch.arange(TOKENS))
 
 
 def parts_of(runtime: Runtime, probe: Probe) -> list[Part]:
@@ -86,7 +97,7 @@ def test_probes_attend_as_transformers_does_from_context_and_probe(
 ) -> None:
     plain, runtime = make_pair(make_config(**{"model_type": name, **CONFIGS[name]}))
     prefilled, _ = prefill(runtime, CONTEXT, ALL)
-    for view, layer in zip(trace_of(prefilled, ALL).views, prefilled.layers, strict=True):
+    for view, layer in zip(trace_of(prefilled).views, prefilled.layers, strict=True):
         for probe in PROBES:
             read, parts = view.probed(probe), parts_of(runtime, probe)
             assert len(read) == len(parts) == (3 if isinstance(probe, Repeat) else 1)
@@ -103,11 +114,11 @@ def test_an_offset_moves_positions_and_not_what_is_seen(
 ) -> None:
     plain, runtime = make_pair(tiny_config())
     probe, natural = replace(ENDS, offset=offset), ENDS
-    needs = Needs(probes=frozenset({probe, natural}))
+    needs = frozenset({probe, natural})
     prefilled, _ = prefill(runtime, CONTEXT, needs)
     (part,) = parts_of(runtime, probe)
     both = maps(plain, part, start=start), maps(plain, part)
-    for view, due, behind in zip(trace_of(prefilled, needs).views, *both, strict=True):
+    for view, due, behind in zip(trace_of(prefilled).views, *both, strict=True):
         (moved,) = probe_attention(view, view.probed(probe)[0])
         torch.testing.assert_close(moved, due[..., :TOKENS], rtol=1e-3, atol=1e-5)
         assert (moved - behind[..., :TOKENS]).abs().max() > 0.01
@@ -137,7 +148,7 @@ def answers(runtime: Runtime, prefilled: Prefilled) -> Answers:
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_a_probe_leaves_no_trace(name: str, make_pair: MakePair) -> None:
     _, runtime = make_pair(make_config(**{"model_type": name, **CONFIGS[name]}))
-    needs = Needs(queries=5, column_sums=True)
+    needs = frozenset({Queries(5), ColumnSums()})
     bare, _ = prefill(runtime, CONTEXT, needs)
     probed, _ = prefill(runtime, CONTEXT, needs.union(ALL))
     assert bare.sliding.keys() == probed.sliding.keys()
@@ -145,8 +156,7 @@ def test_a_probe_leaves_no_trace(name: str, make_pair: MakePair) -> None:
         assert torch.equal(sliding.keys, probed.sliding[index].keys)
         assert torch.equal(sliding.values, probed.sliding[index].values)
     for index, layer in bare.layers.items():
-        assert layer.probes is None
-        after = dict(replace(probed.layers[index], probes=None).tensors())
+        after = dict(probed.layers[index].narrowed(needs).tensors())
         assert all(torch.equal(tensor, after[key]) for key, tensor in layer.tensors())
         assert after.keys() == dict(layer.tensors()).keys()
     before, behind = answers(runtime, bare), answers(runtime, probed)
@@ -181,10 +191,10 @@ def passes(runtime: Runtime) -> Iterator[Passes]:
 def test_nothing_is_read_unless_asked_and_equal_probes_once(
     runtime: Runtime, passes: Passes
 ) -> None:
-    prefill(runtime, CONTEXT, Needs(queries=3, column_sums=True))
+    prefill(runtime, CONTEXT, frozenset({Queries(3), ColumnSums()}))
     assert passes.tokens == [TOKENS]
-    same = Needs(probes=frozenset({Ends(prefix=3, suffix=4)}))
-    prefill(runtime, CONTEXT, same.union(Needs(probes=frozenset({ENDS}))))
+    same = frozenset({Ends(prefix=3, suffix=4)})
+    prefill(runtime, CONTEXT, same.union(frozenset({ENDS})))
     assert passes.tokens == [TOKENS, TOKENS, 7]
 
 
@@ -209,8 +219,8 @@ class Asking(Policy):
     beside: tuple[Probe, ...] = ()
 
     @property
-    def needs(self) -> Needs:
-        return Needs(probes=frozenset({self.probe, *self.beside}))
+    def needs(self) -> frozenset[Probe]:
+        return frozenset({self.probe, *self.beside})
 
     def score(self, view: View) -> Tensor:
         blocks = [rows for part in view.probed(self.probe) for rows in probe_attention(view, part)]
@@ -222,13 +232,13 @@ class Asking(Policy):
 def test_a_record_counts_the_seconds_of_its_own_probes(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, now = probing_module._read, [0.0]
+    real, now = probing_module.read_after, [0.0]
 
     def slow(*given: Any) -> Any:
         now[0] += 1.0
         return real(*given)
 
-    monkeypatch.setattr(probing_module, "_read", slow)
+    monkeypatch.setattr(context_reading, "read_after", slow)
     monkeypatch.setattr(type(runtime), "clock", lambda _: now[0])
     tasks = [
         scripted(Asking(), "one"),
@@ -274,8 +284,8 @@ def test_a_probe_past_the_models_window_fails_for_its_policies_only(make_pair: M
     assert [type(each) for each in found] == [Record, Failure, Record]
     assert isinstance(found[1], Failure)
     assert found[1].reason == (
-        "with the policy's probe the context takes 72 tokens, and made was made for at most 50; "
-        "lower --kv-context by 22 or more"
+        "Ends(offset=0, prefix=4, suffix=28) cannot be observed: with it the context takes 72 "
+        "tokens, and made was made for at most 50; lower --kv-context by 22 or more"
     )
 
 
@@ -290,7 +300,7 @@ def test_a_probe_that_cannot_be_made_fails_for_its_policies_only(runtime: Runtim
     found = list(run_item(make_setup(runtime), make_item(make_question(0)), tasks))
     assert [type(each) for each in found] == [Record, Failure, Record]
     assert isinstance(found[1], Failure)
-    assert "the policy's probe Broken(offset=0) cannot be made: TypeError: 40 is" in found[1].reason
+    assert "Broken(offset=0) cannot be observed: TypeError: 40 is" in found[1].reason
 
 
 def test_a_lack_of_memory_is_a_problem_of_the_probe(
@@ -301,9 +311,9 @@ def test_a_lack_of_memory_is_a_problem_of_the_probe(
 
     monkeypatch.setattr(probing_module, "_read_part", lacking)
     prefilled, _ = prefill(runtime, CONTEXT, ALL)
-    assert prefilled.probe_seconds(Needs()) == 0
+    assert prefilled.observing_seconds(frozenset()) == 0
     with pytest.raises(ModelProblem, match="out of memory reading a probe of 7 tokens after 24"):
-        prefilled.probe_seconds(Needs(probes=frozenset({ENDS})))
+        prefilled.observing_seconds(frozenset({ENDS}))
 
 
 class Tampering(Asking):

@@ -8,10 +8,10 @@ import torch
 from kvharness.engine.decode import Prompt, force
 from kvharness.errors import ModelProblem
 from kvharness.model.attention import PrefillReader, reading
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import BatchCache, Kept
-from kvharness.model.prefill import prefill
 from kvharness.model.rotary import Rotation
-from kvharness.policy.view import Needs, Positions
+from kvharness.policy.view import Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +100,7 @@ def make(make_pair: MakePair, name: str, changes: dict[str, Any]) -> Runtime:
 def keys_at(runtime: Runtime, positions: Tensor) -> list[Tensor]:
     """Keys of every layer, computed from scratch with the same tokens at these positions."""
     ids = torch.arange(5, 5 + TOKENS)[None]
-    reader = PrefillReader(Needs())
+    reader = PrefillReader()
     with torch.inference_mode(), reading(reader):
         runtime.model.get_decoder()(input_ids=ids, position_ids=positions[None], use_cache=False)
     return [layer.keys for _, layer in sorted(reader.layers.items())]
@@ -194,7 +194,7 @@ def test_a_compact_suffix_reads_like_the_same_suffix_in_place_or_is_refused(
 ) -> None:
     # Rotary attention depends on distances alone, and in a suffix no distance changes.
     runtime = make(make_pair, name, {**PLAIN, **UNUSUAL}[name])
-    context, _ = prefill(runtime, range(5, 5 + TOKENS), Needs())
+    context, _ = prefill(runtime, range(5, 5 + TOKENS))
     mask = torch.zeros(len(context.layers), 2, TOKENS, dtype=torch.bool)
     mask[..., TOKENS // 2 :] = True
     prompt = Prompt(lead=(7, 8, 9), answer=(10, 11, 12))

@@ -13,7 +13,7 @@ from kvharness.discovery import registry
 from kvharness.discovery.spec import PolicySpec
 from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.engine.speed import trace_of
-from kvharness.model.prefill import prefill
+from kvharness.model.context_reading import prefill
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from kvharness.engine.speed import Measured, greedy, measuring
 from kvharness.model.attention import KERNEL
-from kvharness.model.layer_hooks import attention_modules
+from kvharness.policy.observation.layer_hooks import attention_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import torch
 
-from kvharness import Choice, Needs, Policy, Protection, Trace
+from kvharness import Boundaries, Choice, ColumnSums, Future, Policy, Protection, Queries, Trace
 from kvharness.engine.select import keep_mask, score_tokens
 from kvharness.policy.trace import LayerTrace
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from kvharness import Observation
+
 HEADS, KV_HEADS, SIZE = 4, 2, 4
 SCALING = 0.7
-EVERYTHING = Needs(queries=1 << 20, column_sums=True, future=True, boundaries=True)
+#: All queries there are, and as many as any policy asks for.
+QUERIES = Queries(1 << 20)
+COUNTS = (*range(1, 65), 128, 400, QUERIES.count, 1 << 30)
 
 Rows = list[list[float]]
 
@@ -30,7 +34,7 @@ def choice_of(scores: Tensor, budget: int, protected: Tensor, trace: Trace | Non
     layers, heads, tokens = scores.shape
     empty = torch.zeros(heads, tokens, 1)
     layer = LayerTrace(keys=empty, values=empty, scaling=1.0)
-    blank = Trace(layers=(layer,) * layers, positions=torch.arange(tokens), needs=Needs())
+    blank = Trace(layers=(layer,) * layers, positions=torch.arange(tokens))
     return Choice(scores=scores, budget=budget, protected=protected, trace=trace or blank)
 
 
@@ -56,9 +60,8 @@ class NaiveKept(Protocol):
 
 def _attention(layer: LayerTrace, head: int) -> Rows:
     """Row ``i`` is the causal softmax of token ``i``; zeros where it cannot look."""
-    assert layer.queries is not None
     keys = layer.keys[head // (HEADS // KV_HEADS)].float().tolist()
-    queries = layer.queries[head].float().tolist()
+    queries = layer.observed[QUERIES][head].float().tolist()
     rows = []
     for i, query in enumerate(queries):
         weights = [
@@ -73,33 +76,28 @@ def _layer(tokens: int, generator: torch.Generator, dtype: torch.dtype) -> Layer
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    bare = LayerTrace(
-        keys=draw(KV_HEADS, tokens, SIZE).to(dtype),
-        values=draw(KV_HEADS, tokens, SIZE).to(dtype),
-        scaling=SCALING,
-        queries=draw(HEADS, tokens, SIZE).to(dtype),
-    )
+    keys, values = (draw(KV_HEADS, tokens, SIZE).to(dtype) for _ in range(2))
+    queries = draw(HEADS, tokens, SIZE).to(dtype)
+    bare = LayerTrace(keys=keys, values=values, scaling=SCALING, observed={QUERIES: queries})
     sums = [[sum(c) for c in zip(*_attention(bare, h), strict=True)] for h in range(HEADS)]
-    return LayerTrace(
-        keys=bare.keys,
-        values=bare.values,
-        scaling=SCALING,
-        queries=bare.queries,
-        column_sums=torch.tensor(sums, dtype=torch.float32),
-        future=draw(HEADS, tokens).abs(),
-    )
+    observed: dict[Observation[Any], Any] = {Queries(w): queries[:, -w:] for w in COUNTS}
+    observed[ColumnSums()] = torch.tensor(sums, dtype=torch.float32)
+    observed[Future()] = draw(HEADS, tokens).abs()
+    return replace(bare, observed=observed)
 
 
 def _make_trace(
     *, tokens: int = 10, layers: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Trace:
     generator = torch.Generator().manual_seed(seed)
+    made = [_layer(tokens, generator, dtype) for _ in range(layers)]
+    ends = torch.rand(tokens, generator=generator) < 0.3
     return Trace(
-        layers=tuple(_layer(tokens, generator, dtype) for _ in range(layers)),
+        layers=tuple(
+            replace(layer, observed={**layer.observed, Boundaries(): ends}) for layer in made
+        ),
         positions=torch.arange(tokens),
-        needs=EVERYTHING,
         rng_words=("seed", "item", "policy"),
-        boundaries=torch.rand(tokens, generator=generator) < 0.3,
     )
 
 
@@ -122,8 +120,8 @@ def _naive_kept(scores: list[float], budget: int, sinks: int = 0, recents: int =
 
 
 def _tensors(trace: Trace) -> list[Tensor]:
-    found = [getattr(layer, f.name) for layer in trace.layers for f in fields(layer)]
-    return [trace.positions, *(t for t in found if isinstance(t, torch.Tensor))]
+    found = (tensor for layer in trace.layers for _, tensor in layer.tensors())
+    return [trace.positions, *found]
 
 
 def _check_scores(policy: Policy) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Needs, Protection
+from kvharness import ColumnSums, Protection, Queries
 from kvharness.engine.select import score_tokens
 from kvharness_policies.ada import Ada
 from kvharness_policies.caote import CAOTE
@@ -62,14 +62,15 @@ def test_caote_scores_are_the_errors_of_single_evictions(
     group: Callable[[int], range],
 ) -> None:
     policy = CAOTE(scorer, fast=fast)
-    trace = make_trace(tokens=11).for_policy(policy.needs, NARROW)
+    whole = make_trace(tokens=11)
+    trace = whole.for_policy(policy.needs, NARROW)
     scores = score_tokens(policy, trace, name="tested")
     for view, rows in zip(trace.views, scores, strict=True):
         attention = scorer.score(view)
         for k in range(2):
             weights = attention[k].tolist()
             if isinstance(scorer, SnapKV):
-                maps = [naive_attention(trace.layers[view.layer], h)[-3:] for h in group(k)]
+                maps = [naive_attention(whole.layers[view.layer], h)[-3:] for h in group(k)]
                 weights[-3:] = [sum(r[j] for rows in maps for r in rows) / 6 for j in (8, 9, 10)]
             expected = naive_error(weights, view.values[k].tolist(), fast=fast)
             torch.testing.assert_close(rows[k], torch.tensor(expected), rtol=1e-4, atol=1e-6)
@@ -81,9 +82,9 @@ def test_caote_is_finite_where_one_token_has_all_attention_or_none_has(
 ) -> None:
     view = make_trace(tokens=6, layers=1).views[0]
     sums = torch.zeros(4, 6)
-    assert CAOTE(H2O()).score(replace(view, column_sums=sums)).isfinite().all()
+    assert CAOTE(H2O()).score(replace(view, observed={ColumnSums(): sums})).isfinite().all()
     sums[:, 2] = 1.0
-    scores = CAOTE(H2O()).score(replace(view, column_sums=sums))
+    scores = CAOTE(H2O()).score(replace(view, observed={ColumnSums(): sums}))
     assert not scores.any(), "the output is that token's value, so nothing else matters"
 
 
@@ -116,4 +117,4 @@ def test_only_what_it_was_made_for_is_scored_in_blocks() -> None:
 
 def test_caote_protects_as_the_wrapped_policy() -> None:
     assert CAOTE(SnapKV(window=5)).protect(40, 20) == Protection(sinks=0, recents=5)
-    assert CAOTE(SnapKV(window=5)).needs == Needs(queries=5)
+    assert CAOTE(SnapKV(window=5)).needs == frozenset({Queries(5)})

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvharness import Needs, Policy, Protection
+from kvharness import ColumnSums, Policy, Protection
 from kvharness.engine.select import score_tokens
 from kvharness_policies.h2o import H2O
 from kvharness_policies.prefill_attention import PrefillAttention
@@ -37,7 +37,7 @@ def naive_scores(maps: list[Rows], *, mean: bool) -> list[float]:
 @BOTH
 def test_scores_are_sound(policy: Policy, check_scores: Callable[[Policy], None]) -> None:
     check_scores(policy)
-    assert policy.needs == Needs(column_sums=True)
+    assert policy.needs == frozenset({ColumnSums()})
 
 
 @BOTH
@@ -73,7 +73,7 @@ def test_a_smaller_budget_keeps_a_subset(
         recents=data.draw(st.integers(0, tokens), "recents"),
     )
     trace = make_trace(tokens=tokens, layers=1)
-    trace = replace(trace, layers=(replace(trace.layers[0], column_sums=sums),))
+    trace = replace(trace, layers=(replace(trace.layers[0], observed={ColumnSums(): sums}),))
     budgets = range(max(1, protection.sinks), tokens + 1)
     kept = [keep(policy, trace, budget, protection)[0] for budget in budgets]
     for small, large in pairwise(kept):
@@ -82,6 +82,6 @@ def test_a_smaller_budget_keeps_a_subset(
 
 @BOTH
 def test_without_column_sums_it_says_what_to_declare(policy: Policy, make_trace: MakeTrace) -> None:
-    view = replace(make_trace().views[0], column_sums=None)
-    with pytest.raises(ValueError, match=r"Needs\(column_sums=True\)"):
+    view = replace(make_trace().views[0], observed={})
+    with pytest.raises(ValueError, match=r"declare needs = frozenset\({ColumnSums\(\)}\)"):
         policy.score(view)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvharness import Needs, Protection, Trace
+from kvharness import Boundaries, ColumnSums, Protection, Trace
 from kvharness.engine.select import score_tokens
 from kvharness.policy.trace import LayerTrace
 from kvharness_policies.ada import Ada
@@ -73,10 +73,15 @@ def test_whole_groups_and_then_the_highest_scores(data: st.DataObject) -> None:
     policy = Coupled(Knorm(), groups=kind, group=group)
     empty = torch.zeros(2, tokens, 1)
     trace = Trace(
-        layers=(LayerTrace(keys=empty, values=empty, scaling=1.0),),
+        layers=(
+            LayerTrace(
+                keys=empty,
+                values=empty,
+                scaling=1.0,
+                observed={Boundaries(): torch.tensor(ends)},
+            ),
+        ),
         positions=torch.arange(tokens),
-        needs=policy.needs,
-        boundaries=torch.tensor(ends),
     )
     choice = choice_of(torch.tensor([scores]).float(), budget, mask, trace)
     kept = policy.select(choice, torch.full((1, 2), budget))
@@ -132,9 +137,9 @@ def test_impossible_groups_are_refused() -> None:
 
 
 def test_only_sentences_need_the_text(make_trace: MakeTrace) -> None:
-    assert Coupled(H2O()).needs == Needs(column_sums=True, boundaries=True)
+    assert Coupled(H2O()).needs == frozenset({ColumnSums(), Boundaries()})
     assert Coupled(H2O(), groups="blocks").needs == H2O().needs
     blind = make_trace().for_policy(H2O().needs, ("1", "2", "3"))
     choice = choice_of(torch.zeros(2, 2, 10), 5, torch.zeros(10, dtype=torch.bool), blind)
-    with pytest.raises(ValueError, match=r"no boundaries; declare Needs\(boundaries=True\)"):
+    with pytest.raises(ValueError, match=r"no Boundaries\(\), which is made of a whole context"):
         Coupled(H2O()).select(choice, torch.full((2, 2), 5))

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Ends, Needs, Protection, RandomTokens, Text, Trace
+from kvharness import Ends, Protection, RandomTokens, Text, Trace
 from kvharness.engine.select import keep_mask, score_tokens
-from kvharness.model.prefill import prefill
-from kvharness.policy.probe import Material
+from kvharness.model.context_reading import prefill
+from kvharness.policy.observation.probe import Material
 from kvharness.testing import Check, checks_for
 from kvharness_policies.dapq import DapQ
 
@@ -25,7 +25,7 @@ CONTEXT = tuple(range(200, 200 + TOKENS))
 def traced(runtime: Runtime, policy: DapQ) -> Trace:
     prefilled, _ = prefill(runtime, CONTEXT, policy.needs)
     layers = tuple(prefilled.layers.values())
-    return Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
+    return Trace(layers=layers, positions=torch.arange(TOKENS))
 
 
 def naive_scores(plain: PreTrainedModel, pseudo: tuple[int, ...], start: int) -> Tensor:
@@ -83,7 +83,7 @@ def test_other_content_is_read_at_the_same_place(
 
 
 def test_what_is_read_follows_from_the_parameters() -> None:
-    assert DapQ().needs == Needs(probes=frozenset({Ends(prefix=4, suffix=28)}))
+    assert DapQ().needs == frozenset({Ends(prefix=4, suffix=28)})
     assert DapQ(queries=8, offset=3).probe == Ends(prefix=4, suffix=4, offset=3)
     assert DapQ(queries=8, content="random").probe == RandomTokens(count=8)
     fixed = DapQ(queries=8, content="fixed").probe

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from kvharness import LoadedModel, Needs, Protection, Trace
-from kvharness.model.prefill import prefill
+from kvharness import LoadedModel, Protection, Queries, Trace
+from kvharness.model.context_reading import prefill
 from kvharness_policies.expected_attention import (
     ExpectedAttention,
     RotatingExpectedAttention,
@@ -133,9 +133,7 @@ def test_queries_are_turned_back_to_what_the_model_projected(
     for hook in hooks:
         hook.remove()
     assert len(projected) == len(context.layers) == 2
-    trace = Trace(
-        layers=tuple(context.layers.values()), positions=torch.arange(58), needs=policy.needs
-    )
+    trace = Trace(layers=tuple(context.layers.values()), positions=torch.arange(58))
     for view, rows in zip(trace.views, projected, strict=True):
         expected = rows.unflatten(1, (4, 16)).transpose(0, 1)
         torch.testing.assert_close(policy.unrotated(view), expected, rtol=1e-4, atol=1e-5)
@@ -185,9 +183,9 @@ def test_layers_without_rope_are_refused(make_pair: MakePair, without: list[int]
 def test_it_needs_all_queries_and_protects_its_sinks(make_trace: MakeTrace) -> None:
     policy = ExpectedAttention(sinks=3)
     assert policy.protect(20, 10) == Protection(sinks=3, recents=0)
-    assert policy.needs.union(Needs(queries=5)) == policy.needs
-    view = replace(make_trace().views[0], queries=None)
-    with pytest.raises(ValueError, match=r"Needs\(queries=...\)"):
+    assert policy.needs == frozenset({Queries(1 << 30)})
+    view = replace(make_trace().views[0], observed={})
+    with pytest.raises(ValueError, match=r"declare needs = frozenset\({Queries\(count=10737"):
         ready(policy).score(view)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness import ColumnSums
 from kvharness.engine.select import score_tokens
 from kvharness_policies.h2o import H2O
 
@@ -32,5 +33,5 @@ def test_h2o_keeps_the_recent_half_though_early_tokens_score_higher(
 ) -> None:
     trace = make_trace(tokens=12, layers=1)
     falling = torch.arange(12, 0, -1).float().repeat(4, 1)
-    trace = replace(trace, layers=(replace(trace.layers[0], column_sums=falling),))
+    trace = replace(trace, layers=(replace(trace.layers[0], observed={ColumnSums(): falling}),))
     assert keep(H2O(), trace, 5) == [[[0, 1, 2, 10, 11]] * 2]

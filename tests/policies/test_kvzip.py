@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Needs, Protection, Repeat, Trace
+from kvharness import Protection, Repeat, Trace
 from kvharness.engine.select import keep_mask, score_tokens
-from kvharness.model.prefill import prefill
-from kvharness.policy.probe import Material
+from kvharness.model.context_reading import prefill
+from kvharness.policy.observation.probe import Material
 from kvharness.testing import Check, checks_for
 from kvharness_policies.kvzip import KVzip
 
@@ -25,7 +25,7 @@ CONTEXT = tuple(range(200, 200 + TOKENS))
 def traced(runtime: Runtime, policy: KVzip) -> Trace:
     prefilled, _ = prefill(runtime, CONTEXT, policy.needs)
     layers = tuple(prefilled.layers.values())
-    return Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
+    return Trace(layers=layers, positions=torch.arange(TOKENS))
 
 
 def naive_scores(runtime: Runtime, plain: PreTrainedModel, policy: KVzip) -> Tensor:
@@ -91,7 +91,7 @@ def test_a_context_of_sinks_alone_has_nothing_to_repeat(runtime: Runtime) -> Non
 
 
 def test_needs_and_mistakes() -> None:
-    assert KVzip().needs == Needs(probes=frozenset({Repeat(chunk=2000, skip=4)}))
+    assert KVzip().needs == frozenset({Repeat(chunk=2000, skip=4)})
     with pytest.raises(ValueError, match="chunk=0: expected 1 or more tokens"):
         KVzip(chunk=0)
     with pytest.raises(ValueError, match="sinks=-1: expected 0 or more tokens"):

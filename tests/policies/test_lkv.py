@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import LoadedModel, Needs
-from kvharness.model.prefill import prefill
+from kvharness import LoadedModel, Queries
+from kvharness.model.context_reading import prefill
 from kvharness_policies.lkv.network import Network, Shape
 from kvharness_policies.lkv.policy import LKV, LKVBudgets, head_budgets
 from kvharness_policies.lkv.training import gates_of
@@ -42,7 +42,7 @@ def test_untrained_budgets_are_uniform() -> None:
 
 
 def test_gates_add_up_to_the_retention(network: Network, runtime: Runtime) -> None:
-    context, _ = prefill(runtime, range(2, 2 + TOKENS), Needs())
+    context, _ = prefill(runtime, range(2, 2 + TOKENS))
     for retention in (0.4, 0.5, 0.9):
         gates = gates_of(network, context, retention=retention, temperature=0.3)
         assert gates.shape == (2, 2, TOKENS)
@@ -78,7 +78,7 @@ def test_layers_are_scored_alike_alone_and_together(network: Network) -> None:
 
 def test_a_wrapper_changes_the_budgets_and_nothing_else(model: LoadedModel) -> None:
     wrapped = LKVBudgets(SnapKV(window=5), weights="random").ready(model, 0)
-    assert wrapped.needs == Needs(queries=5)
+    assert wrapped.needs == frozenset({Queries(5)})
     assert wrapped.protect(TOKENS, 20) == SnapKV(window=5).protect(TOKENS, 20)
     assert wrapped.capabilities.head_wise
     assert wrapped.checkpoint(model.source, 0) == "random"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Needs, Probe
+from kvharness import Probe, Queries
 from kvharness.cli.main import main
 from kvharness.model.attention import PrefillReader, reading
-from kvharness.model.prefill import prefill
-from kvharness.policy.probe import Material
+from kvharness.model.context_reading import prefill
+from kvharness.policy.observation.probe import Material
 from kvharness.training import Window
 from kvharness_policies.dapq import DapQ
 from kvharness_policies.pseudo.nearness import (
@@ -45,7 +45,8 @@ def make_window(passage: str = "a", tokens: tuple[int, ...] = TOKENS) -> Window:
 def naive_pass(runtime: Runtime, ids: tuple[int, ...], start: int) -> list[tuple[Tensor, Tensor]]:
     """One plain causal pass over context and ids: queries, and attention by loops, a layer."""
     count = len(ids)
-    reader = PrefillReader(Needs(queries=count))
+    asked: dict[int, Tensor] = {}
+    reader = PrefillReader([lambda call: asked.update({call.layer: call.query[0, :, -count:]})])
     with torch.inference_mode(), reading(reader):
         runtime.model.get_decoder()(
             input_ids=torch.tensor([[*TOKENS[:CONTEXT], *ids]]),
@@ -53,15 +54,14 @@ def naive_pass(runtime: Runtime, ids: tuple[int, ...], start: int) -> list[tuple
             use_cache=False,
         )
     found = []
-    for layer in reader.layers.values():
-        assert layer.queries is not None
+    for index, layer in reader.layers.items():
         paid = torch.zeros(2, CONTEXT)
         for head in range(4):
             for row in range(count):
                 keys = layer.keys[head // 2, : CONTEXT + row + 1]
-                weights = (keys @ layer.queries[head, row] * layer.scaling).softmax(dim=0)
+                weights = (keys @ asked[index][head, row] * layer.scaling).softmax(dim=0)
                 paid[head // 2] += weights[:CONTEXT] / 2
-        found.append((layer.queries, paid))
+        found.append((asked[index], paid))
     return found
 
 
@@ -113,12 +113,11 @@ def test_each_kind_is_compared_with_the_true_continuation(runtime: Runtime) -> N
 
 def test_the_control_is_the_window_that_snapkv_asks(runtime: Runtime) -> None:
     last = measure(runtime, [make_window()], progress=lambda steps: steps)[-1]
-    context, _ = prefill(runtime, TOKENS[:CONTEXT], Needs(queries=QUERIES))
+    context, _ = prefill(runtime, TOKENS[:CONTEXT], frozenset({Queries(QUERIES)}))
     true = naive_pass(runtime, TOKENS[CONTEXT:], CONTEXT)
     cosines = []
     for layer, (queries, _) in zip(context.layers.values(), true, strict=True):
-        assert layer.queries is not None
-        cosines.append(naive_cosine(layer.queries, queries))
+        cosines.append(naive_cosine(layer.observed[Queries(QUERIES)], queries))
     assert last.cosine == pytest.approx(sum(cosines) / 2, abs=1e-4)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Needs, Protection
+from kvharness import Protection, Queries
 from kvharness.engine.select import score_tokens
 from kvharness_policies.decode_proximal import DecodeProximal
 from kvharness_policies.scissorhands import Scissorhands
@@ -85,7 +85,7 @@ def test_scissorhands_protects_its_recents_and_no_sinks(make_trace: MakeTrace, k
     assert all(
         {9, 10, 11} <= {*head} for layer in keep(policy, make_trace(tokens=12), 4) for head in layer
     )
-    assert Scissorhands(window=7).needs == Needs(queries=7)
+    assert Scissorhands(window=7).needs == frozenset({Queries(7)})
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ import torch
 from kvharness.cli.main import main
 from kvharness.contract import Protection
 from kvharness.engine.select import keep_mask, score_tokens
-from kvharness.model.prefill import prefill
+from kvharness.model.context_reading import prefill
 from kvharness.policy.interface import LoadedModel
 from kvharness.policy.trace import Trace
-from kvharness.policy.view import Needs
 from kvharness.pretrained.find import find_model
 from kvharness_policies.ada import Ada
 from kvharness_policies.sip.network import new_network
@@ -89,9 +88,9 @@ def test_one_set_of_tokens_for_the_whole_model(
     policy = SIP(weights=str(tmp_path), mode=NOTEBOOK).ready(model, 0)
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=rng).tolist()
-    context, _ = prefill(runtime, ids, Needs())
+    context, _ = prefill(runtime, ids)
     layers = tuple(context.layers.values())
-    trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=Needs())
+    trace = Trace(layers=layers, positions=torch.arange(TOKENS))
     scores = score_tokens(policy, trace, name="sip")
     own = LearnedSIP.score(policy, trace.views[0])
     assert torch.allclose(scores[0, 1], own.mean(dim=0))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import LoadedModel, Needs
+from kvharness import ColumnSums, LoadedModel
 from kvharness.cli.main import main
 from kvharness.engine.select import score_tokens
 from kvharness.errors import TrainingProblem
-from kvharness.model.prefill import prefill
+from kvharness.model.context_reading import prefill
 from kvharness.policy.trace import Trace
 from kvharness.pretrained.find import find_model
 from kvharness_policies.sip.policy import SIP
@@ -38,19 +38,19 @@ def test_features_choose_the_weights_and_what_is_observed(
 ) -> None:
     policy = SIP(weights=str(trained), features="prefill+values+keys+position")
     assert policy == SIP(weights=str(trained), features="prefill+values+keys+position")
-    assert policy.needs == Needs(column_sums=True)
-    assert SIP().needs == Needs()
+    assert policy.needs == frozenset({ColumnSums()})
+    assert SIP().needs == frozenset()
     model = LoadedModel(source=find_model(str(tiny_model)), module=runtime.model)
     ready = policy.ready(model, 0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=torch.Generator().manual_seed(0))
     context, _ = prefill(runtime, ids.tolist(), policy.needs)
     layers = tuple(context.layers.values())
-    trace = Trace(layers=layers, positions=torch.arange(TOKENS), needs=policy.needs)
+    trace = Trace(layers=layers, positions=torch.arange(TOKENS))
     scores = score_tokens(ready, trace, name="sip")
     assert scores.shape == (2, 2, TOKENS)
     for layer in layers:
-        assert layer.column_sums is not None
-        layer.column_sums.copy_(layer.column_sums.flip(-1))
+        sums = layer.observed[ColumnSums()]
+        sums.copy_(sums.flip(-1))
     assert not torch.equal(score_tokens(ready, trace, name="sip"), scores)
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvharness import Needs, Policy, Protection
+from kvharness import Policy, Protection, Queries
 from kvharness.engine.select import score_tokens
 from kvharness_policies.snapkv import SnapKV
 from kvharness_policies.tova import TOVA
@@ -103,7 +103,7 @@ def test_equal_scores_go_to_the_earlier_position(make_trace: MakeTrace, keep: Ke
     # One key draws all attention, so max-pooling makes a plateau of three around it.
     keys = torch.zeros_like(trace.layers[0].keys)
     keys[:, 5, 0] = 20.0
-    layer = replace(trace.layers[0], keys=keys, queries=torch.ones(4, 12, 4))
+    layer = replace(trace.layers[0], keys=keys, observed={Queries(3): torch.ones(4, 3, 4)})
     kept = keep(SMALL, replace(trace, layers=(layer,)), 5)
     assert kept == [[[4, 5, 9, 10, 11]] * 2]
 
@@ -125,10 +125,10 @@ def test_a_smaller_budget_keeps_a_subset(
 
 def test_snapkv_needs_its_window_and_keeps_it_through_copies() -> None:
     policy = SnapKV(window=5)
-    assert policy.needs == Needs(queries=5)
-    assert SnapKV().needs == Needs(queries=32)
-    assert pickle.loads(pickle.dumps(policy)).needs == Needs(queries=5)  # noqa: S301
-    assert replace(policy, window=6).needs == Needs(queries=6)
+    assert policy.needs == frozenset({Queries(5)})
+    assert SnapKV().needs == frozenset({Queries(32)})
+    assert pickle.loads(pickle.dumps(policy)).needs == frozenset({Queries(5)})  # noqa: S301
+    assert replace(policy, window=6).needs == frozenset({Queries(6)})
     assert asdict(policy) == {"window": 5, "kernel": 7, "pooling": "max"}
     assert policy != SnapKV(window=6)
 

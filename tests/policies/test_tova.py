@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from kvharness import Queries
 from kvharness.engine.select import score_tokens
 from kvharness_policies.tova import TOVA
 from tests.policies.test_snapkv import narrowed
@@ -44,5 +45,5 @@ def test_tova_may_drop_the_last_token(make_trace: MakeTrace, keep: Keep) -> None
     trace = make_trace(tokens=6, layers=1)
     keys = torch.zeros_like(trace.layers[0].keys)
     keys[:, 5] = -1.0
-    layer = replace(trace.layers[0], keys=keys, queries=torch.ones(4, 6, 4))
+    layer = replace(trace.layers[0], keys=keys, observed={Queries(1): torch.ones(4, 1, 4)})
     assert keep(TOVA(), replace(trace, layers=(layer,)), 3) == [[[0, 1, 2]] * 2]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvharness import Needs, Policy, Protection
+from kvharness import Policy, Protection
 from kvharness.engine.select import score_tokens
 from kvharness_policies.random import Random
 from kvharness_policies.random_tied import RandomTied
@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("policy", [Random(), RandomTied()], ids=["random"
 
 
 def scores_of(policy: Policy, make_trace: MakeTrace, *words: str) -> Tensor:
-    return score_tokens(policy, make_trace(layers=3).for_policy(Needs(), words), name="tested")
+    return score_tokens(policy, make_trace(layers=3).for_policy(frozenset(), words), name="tested")
 
 
 @BOTH

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Needs, Protection
+from kvharness import Protection, Queries
 from kvharness.engine.select import score_tokens
 from kvharness_policies.value_blocks import ValueBlocks
 from kvharness_policies.vatp import VATP
@@ -66,7 +66,7 @@ def test_vatp_guards_sinks_only_where_asked(make_trace: MakeTrace, keep: Keep) -
     assert not any({*range(5)} & {*head} for head in bare)
     assert VATP().protect(100, 50) == Protection(sinks=20, recents=25)
     assert VATP(base="scissorhands").protect(100, 50) == Protection(sinks=20, recents=10)
-    assert VATP(base="scissorhands").needs == Needs(queries=400)
+    assert VATP(base="scissorhands").needs == frozenset({Queries(400)})
 
 
 @pytest.mark.parametrize(

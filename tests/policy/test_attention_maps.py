@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness import Ends, Needs, causal_attention, group_mean, probe_attention, window_attention
+from kvharness import Ends, Queries, causal_attention, group_mean, probe_attention, window_attention
 from tests.policy.test_trace import NOTHING, WORDS, draw, make_trace, with_probes
 
 Rows = list[list[float]]
@@ -81,7 +81,7 @@ def test_group_mean_equals_loops(kv_heads: int, group: int, seed: int) -> None:
 
 @pytest.mark.parametrize("window", [1, 3, 6, 100])
 def test_window_attention_is_that_of_the_last_queries(window: int) -> None:
-    trace = make_trace().for_policy(Needs(queries=window), WORDS)
+    trace = make_trace().for_policy(frozenset({Queries(window)}), WORDS)
     for view in trace.views:
         seen = min(window, 6)
         assert view.queries is not None
@@ -96,7 +96,7 @@ def test_window_attention_is_that_of_the_last_queries(window: int) -> None:
 
 def test_window_attention_without_queries_says_what_to_declare() -> None:
     view = make_trace().for_policy(NOTHING, WORDS).views[0]
-    with pytest.raises(ValueError, match=r"declare needs = Needs\(queries=...\)"):
+    with pytest.raises(ValueError, match=r"declare needs = frozenset\({Queries\(count=...\)}\)"):
         window_attention(view)
 
 
@@ -107,7 +107,7 @@ def test_probe_attention_is_over_the_context_and_the_probe_so_far(
 ) -> None:
     monkeypatch.setattr("kvharness.policy.attention_maps._ROWS", rows)
     probe = Ends(prefix=3, suffix=2)
-    trace = with_probes(make_trace(), probe).for_policy(Needs(probes=frozenset({probe})), WORDS)
+    trace = with_probes(make_trace(), probe).for_policy(frozenset({probe}), WORDS)
     for view in trace.views:
         for part in view.probed(probe):
             index = None if seen is None else torch.tensor(seen, dtype=torch.int64)

@@ -1,15 +1,31 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import re
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
 
-from kvharness import Ends, Needs, Probe, Probed, Repeat, Trace, View
+from kvharness import (
+    ColumnSums,
+    Ends,
+    Future,
+    HiddenStates,
+    Observation,
+    Observations,
+    Probe,
+    Probed,
+    Queries,
+    Reading,
+    Repeat,
+    Trace,
+    View,
+)
 from kvharness.policy.trace import LayerTrace
 
-NOTHING = Needs()
-EVERYTHING = Needs(queries=4, column_sums=True, future=True)
+NOTHING: Observations = frozenset()
 WORDS = ("0", "item", "policy")
 
 
@@ -17,21 +33,26 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_trace(tokens: int = 6, queries: int = 6) -> Trace:
+def queries_of(whole: torch.Tensor) -> dict[Observation[Any], torch.Tensor]:
+    return {Queries(count): whole[:, -count:] for count in (1, 3, 4, 6, 50, 100)}
+
+
+def make_trace(tokens: int = 6) -> Trace:
     return Trace(
         layers=tuple(
             LayerTrace(
                 keys=draw(2, tokens, 4, seed=layer),
                 values=draw(2, tokens, 3, seed=layer + 10),
                 scaling=0.5 + layer,
-                queries=draw(4, queries, 4, seed=layer + 20),
-                column_sums=draw(4, tokens, seed=layer + 30),
-                future=draw(4, tokens, seed=layer + 40),
+                observed={
+                    **queries_of(draw(4, tokens, 4, seed=layer + 20)),
+                    ColumnSums(): draw(4, tokens, seed=layer + 30),
+                    Future(): draw(4, tokens, seed=layer + 40),
+                },
             )
             for layer in range(3)
         ),
         positions=torch.arange(tokens),
-        needs=EVERYTHING,
         rng_words=WORDS,
     )
 
@@ -42,15 +63,17 @@ def same(view: View, name: str, expected: torch.Tensor) -> None:
     assert torch.equal(got, expected)
 
 
-@pytest.mark.parametrize("queries", [0, 1, 4, 6, 50])
-@pytest.mark.parametrize("column_sums", [False, True])
-@pytest.mark.parametrize("future", [False, True])
-def test_views_show_what_was_asked_for_and_nothing_else(
-    *, queries: int, column_sums: bool, future: bool
-) -> None:
+SOME: dict[str, Observation[Any]] = {
+    "queries": Queries(4),
+    "column_sums": ColumnSums(),
+    "future": Future(),
+}
+
+
+@pytest.mark.parametrize("names", [names for n in range(4) for names in combinations(SOME, n)])
+def test_views_show_what_was_asked_for_and_nothing_else(names: tuple[str, ...]) -> None:
     trace = make_trace()
-    needs = Needs(queries=queries, column_sums=column_sums, future=future)
-    views = trace.for_policy(needs, WORDS).views
+    views = trace.for_policy(frozenset(SOME[name] for name in names), WORDS).views
     assert [view.layer for view in views] == [0, 1, 2]
     for view, layer in zip(views, trace.layers, strict=True):
         same(view, "keys", layer.keys)
@@ -58,31 +81,41 @@ def test_views_show_what_was_asked_for_and_nothing_else(
         same(view, "positions", torch.arange(6))
         assert view.scaling == layer.scaling
         assert (view.tokens, view.kv_heads) == (6, 2)
-        assert (view.queries is None) == (queries == 0)
-        assert (view.column_sums is None) == (not column_sums)
-        assert (view.future is None) == (not future)
-        if view.queries is not None:
-            assert layer.queries is not None
-            assert torch.equal(view.queries, layer.queries[:, max(0, 6 - queries) :])
-        if view.column_sums is not None:
-            assert view.column_sums is layer.column_sums
-        if view.future is not None:
-            assert view.future is layer.future
+        for name, observation in SOME.items():
+            if name in names:
+                assert getattr(view, name) is view[observation] is layer.observed[observation]
+            else:
+                assert getattr(view, name) is None
 
 
 def test_no_view_leaks_what_a_neighbour_asked_for() -> None:
-    visible = {field.name for field in fields(View)}
-    view = make_trace().for_policy(NOTHING, WORDS).views[0]
-    hidden = {name for name in visible if getattr(view, name) is None}
-    assert hidden == {
-        "queries",
-        "column_sums",
-        "future",
-        "similarity",
-        "boundaries",
-        "probes",
-        "hidden_states",
-    }
+    narrowed = make_trace().for_policy(NOTHING, WORDS)
+    assert [layer.observed for layer in narrowed.layers] == [{}] * 3
+    view = narrowed.views[0]
+    conveniences = ("queries", "column_sums", "future", "similarity", "boundaries", "probes")
+    assert [getattr(view, name) for name in (*conveniences, "hidden_states")] == [None] * 7
+
+
+def test_of_several_counts_of_queries_a_view_shows_the_most() -> None:
+    needs = frozenset({Queries(1), Queries(4), Queries(3)})
+    view = make_trace().for_policy(needs, WORDS).views[0]
+    assert view.queries is view[Queries(4)]
+    assert view[Queries(1)].shape == (4, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("observation", "told"),
+    [
+        (Queries(5), "no Queries(count=5); declare needs = frozenset({Queries(count=5)})"),
+        (
+            HiddenStates(),
+            "no HiddenStates(), which is made of a whole context only; declare needs = frozenset(",
+        ),
+    ],
+)
+def test_what_is_not_there_says_how_to_declare_it(observation: Observation[Any], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"this view carries {told}")):
+        _ = make_trace().views[0][observation]
 
 
 def test_each_layer_and_policy_has_its_own_numbers() -> None:
@@ -107,18 +140,6 @@ def test_the_trace_knows_its_shape() -> None:
     assert (trace.tokens, trace.kv_heads) == (6, 2)
 
 
-def test_a_future_is_added_layer_by_layer() -> None:
-    bare = make_trace()
-    bare = replace(bare, layers=tuple(replace(layer, future=None) for layer in bare.layers))
-    futures = [draw(4, 6, seed=50 + layer) for layer in range(3)]
-    views = bare.with_future(futures).for_policy(Needs(future=True), WORDS).views
-    for view, future in zip(views, futures, strict=True):
-        same(view, "future", future)
-    assert bare.layers[0].future is None
-    with pytest.raises(ValueError, match="shorter"):
-        bare.with_future(futures[:2])
-
-
 def with_probes(trace: Trace, *probes: Probe) -> Trace:
     """Each probe has two parts, of five tokens and of two."""
 
@@ -130,7 +151,13 @@ def with_probes(trace: Trace, *probes: Probe) -> Trace:
         return part(5, seed), part(2, seed + 2)
 
     layers = (
-        replace(layer, probes={p: parts(100 * index + 10 * k) for k, p in enumerate(probes)})
+        replace(
+            layer,
+            observed={
+                **layer.observed,
+                **{p: parts(100 * index + 10 * k) for k, p in enumerate(probes)},
+            },
+        )
         for index, layer in enumerate(trace.layers)
     )
     return replace(trace, layers=tuple(layers))
@@ -139,25 +166,55 @@ def with_probes(trace: Trace, *probes: Probe) -> Trace:
 def test_a_policy_sees_the_probes_it_asks_for() -> None:
     mine, other = Ends(prefix=3, suffix=2), Repeat(chunk=4)
     trace = with_probes(make_trace(), mine, other)
-    (view, *_) = trace.for_policy(Needs(probes=frozenset({mine})), WORDS).views
+    (view, *_) = trace.for_policy(frozenset({mine}), WORDS).views
     assert view.probes is not None
     assert list(view.probes) == [mine]
     assert view.probed(Ends(prefix=3, suffix=2)) is view.probes[mine]
-    for needs in (NOTHING, Needs(probes=frozenset({mine}))):
+    for needs in (NOTHING, frozenset({mine})):
         (view, *_) = trace.for_policy(needs, WORDS).views
-        with pytest.raises(ValueError, match=r"no Repeat\(.*declare needs = Needs\(probes="):
+        with pytest.raises(ValueError, match=r"no Repeat\(.*declare needs = frozenset\({Repeat"):
             view.probed(other)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a stranger's observation may make of a layer."""
+
+    sums: dict[str, torch.Tensor]
+    pair: tuple[torch.Tensor, int]
+    number: float = 0.5
+
+
+@dataclass(frozen=True)
+class Strange(Observation[Found]):
+    name: str
+
+    def observing(self, reading: Reading) -> Any:
+        raise NotImplementedError
+
+
 def test_every_tensor_of_a_layer_is_named() -> None:
-    (layer, *_) = with_probes(make_trace(), Repeat(chunk=4)).layers
-    named = dict(layer.tensors())
-    assert list(named)[:5] == ["keys", "values", "queries", "column_sums", "future"]
-    # Two parts have the same names.
-    assert len(list(layer.tensors())) == 9
-    assert {id(part.queries) for parts in (layer.probes or {}).values() for part in parts} < {
-        id(tensor) for _, tensor in layer.tensors()
-    }
-    moved = layer.moved("meta")
+    (layer, *_) = make_trace().layers
+    found = Found(sums={"a": torch.ones(2)}, pair=(torch.ones(3), 4))
+    mine = replace(layer, observed={ColumnSums(): torch.ones(4), Strange("x"): found})
+    assert list(dict(mine.tensors())) == [
+        "keys",
+        "values",
+        "[ColumnSums()]",
+        "[Strange(name='x')].sums['a']",
+        "[Strange(name='x')].pair[0]",
+    ]
+    moved = mine.moved("meta")
     assert {tensor.device.type for _, tensor in moved.tensors()} == {"meta"}
-    assert (moved.scaling, len(list(moved.tensors()))) == (layer.scaling, 9)
+    again = moved.observed[Strange("x")]
+    assert (again.number, again.pair[1]) == (0.5, 4)
+    assert moved.scaling == layer.scaling
+
+
+def test_the_tensors_of_probes_are_among_them() -> None:
+    probe = Repeat(chunk=4)
+    (layer, *_) = with_probes(make_trace(), probe).layers
+    named = dict(layer.narrowed(frozenset({probe})).tensors())
+    assert list(named)[2:] == [
+        f"[{probe}][{part}].{name}" for part in (0, 1) for name in ("queries", "keys")
+    ]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness import Capabilities, LoadedModel, Needs, Policy, Positions, Protection, Wrapper
+from kvharness import (
+    Capabilities,
+    ColumnSums,
+    LoadedModel,
+    Policy,
+    Positions,
+    Protection,
+    Queries,
+    Wrapper,
+)
 from kvharness.discovery import registry
 from kvharness.discovery.parameters import parameters_text
 from kvharness.discovery.spec import PolicySpec
@@ -67,8 +76,8 @@ class Reversed(Wrapper):
         self.expect_plain_selection()
 
     @property
-    def own_needs(self) -> Needs:
-        return Needs(queries=self.window)
+    def own_needs(self) -> frozenset[Queries]:
+        return frozenset({Queries(self.window)})
 
     def select(self, choice: Choice, budgets: Tensor) -> Tensor:
         assert choice.trace.views[0].queries is not None
@@ -102,7 +111,7 @@ def test_needs_and_capabilities_are_those_of_both() -> None:
     assert Wrapper(Ada(SnapKV())).capabilities == Ada(SnapKV()).capabilities
     assert Jittered(H2O()).capabilities == Capabilities(deterministic=False, nested=False)
     assert Wrapper(StreamingLLM()).positions is Positions.COMPACT
-    assert Reversed(H2O(), window=5).needs == Needs(queries=5, column_sums=True)
+    assert Reversed(H2O(), window=5).needs == frozenset({Queries(5), ColumnSums()})
     with pytest.raises(ValueError, match="compact positions need equal budgets in all heads"):
         Ada(StreamingLLM())
 
@@ -112,7 +121,7 @@ def test_what_ranks_nothing_cannot_be_wrapped(anchor: str) -> None:
     (spec,) = PolicySpec.parse_list(f"ada({anchor})")
     with pytest.raises(ParameterProblem, match=f"{anchor} ranks no tokens, .*; wrap random"):
         registry.load(spec, registry.installed())
-    assert Ada(Oracle()).needs.future
+    assert Ada(Oracle()).needs == Oracle().needs
 
 
 @pytest.mark.parametrize(
@@ -165,6 +174,6 @@ def test_only_parameters_enter_a_key_and_copies_keep_what_follows_from_them() ->
     )
     for other in (pickle.loads(pickle.dumps(policy)), copy.deepcopy(policy)):  # noqa: S301
         assert other == policy
-        assert other.needs == Needs(queries=5)
+        assert other.needs == frozenset({Queries(5)})
         assert other.capabilities.head_wise
     assert policy.protect(40, 20) == Protection(sinks=0, recents=5)

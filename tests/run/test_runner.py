@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 import torch
 
-from kvharness import Capabilities, Needs, as_policy
+from kvharness import Capabilities, Queries, as_policy
 from kvharness.cell import Cell, Group, cells_of
 from kvharness.discovery import registry
 from kvharness.discovery.loaded import LoadedPolicy
@@ -293,7 +293,7 @@ class Otherwise(Policy):
         return self.other()
 
     def other(self) -> Any:
-        return as_policy(needs=Needs(queries=3))(lambda view: view.keys.float().sum(dim=-1))
+        return as_policy(needs=frozenset({Queries(3)}))(lambda view: view.keys.float().sum(dim=-1))
 
 
 class Nothing(Otherwise):
@@ -304,7 +304,10 @@ class Nothing(Otherwise):
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        (Otherwise(), r"needs Needs\(queries=3.*\), expected Needs\(queries=0.* as it was built"),
+        (
+            Otherwise(),
+            r"needs frozenset\({Queries\(count=3\)}\), expected frozenset\(\), as it was",
+        ),
         (Nothing(), r"ready returned NoneType, expected the policy that scores"),
     ],
 )

@@ -171,7 +171,7 @@ BROKEN: list[tuple[Policy, str, str]] = [
     (
         purity.PeeksAtTheFuture(),
         "sees_only_its_needs",
-        "the choice changes when the harness records more than Needs",
+        "the choice changes when the harness records more than keys and values for another policy",
     ),
     (
         purity.ReadsOneHeadOfAGroup(),
@@ -209,6 +209,16 @@ BROKEN: list[tuple[Policy, str, str]] = [
         r"ready reads the environment variable A_POLICY_OF_THE_TESTS, which no key covers",
     ),
     (
+        surroundings.ObservesAFile(),
+        "reads_are_in_the_key",
+        r"what it observes reads the file '.*pyproject.toml', which no key covers",
+    ),
+    (
+        surroundings.ObservesAFileUnsampled(),
+        "reads_are_in_the_key",
+        r"what it observes reads the file '.*pyproject.toml', which no key covers",
+    ),
+    (
         engine.IndexesByPosition(),
         "survives_repeated_compression",
         "compression 2 fails: IndexError: .* so index by slot",
@@ -217,6 +227,11 @@ BROKEN: list[tuple[Policy, str, str]] = [
         engine.TunesTheModel(),
         "full_retention_is_identity",
         r"with nothing evicted, answers are [\d.]+ nats from those without a policy",
+    ),
+    (
+        engine.SpoilsWhatIsRead(),
+        "full_retention_is_identity",
+        r"nats from those without a policy; leave the model as .* observing\(reading\) get it",
     ),
     (
         engine.CompactButUneven(),
@@ -230,6 +245,8 @@ BROKEN: list[tuple[Policy, str, str]] = [
     ),
 ]
 IDS = [type(policy).__name__ for policy, _, _ in BROKEN]
+#: Checks in which a tiny model reads, and so observes.
+MODELLED = ("full_retention_is_identity", "masked_equals_evicted", "cells_independent")
 #: Policies whose select, protect or allocate breaks the interface itself: the harness
 #: refuses them in any run. What others do wrong shows only when two calls are compared.
 REFUSED = (
@@ -258,10 +275,19 @@ def test_a_broken_policy_fails_its_own_check_and_no_other(
             failed[check.name] = mistake
     assert list(failed) == [name], {check: str(mistake) for check, mistake in failed.items()}
     assert re.search(message, str(failed[name])), str(failed[name])
-    if str(failed[name]).startswith("ready"):
+    if str(failed[name]).startswith(("ready", "what it observes")):
         return
     # Hypothesis calls it a falsifying example, or a failing test case.
     assert ": holds(" in failed[name].told() or "Draw 1" in failed[name].told()
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_what_cannot_be_observed_is_a_mistake(name: str) -> None:
+    (check,) = (each for each in CHECKS if each.name == name)
+    with pytest.raises(
+        Mistake, match=r"Blind\(\) cannot be observed: RuntimeError: it is too dark"
+    ):
+        check(engine.SeesNothing())
 
 
 def test_every_check_has_a_broken_policy() -> None:
@@ -279,6 +305,7 @@ def test_the_harness_refuses_a_wrong_stage_at_run_time(policy: Policy) -> None:
 def test_every_check_refuses_a_policy_that_is_another_one_once_it_is_ready() -> None:
     for check in CHECKS:
         with pytest.raises(
-            Mistake, match=r"ready returned a policy with needs Needs\(.*, expected"
+            Mistake,
+            match=r"ready returned a policy with needs frozenset\({ColumnSums\(\)}\)",
         ):
             check(interface.ReadyAsAnother())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kvharness import Drawn, Observation, Observations, Policy, Reading, afterwards
 from kvharness.testing import (
     CHECKS,
     VERSION,
@@ -176,3 +178,51 @@ def test_without_a_policy_every_installed_one_is_checked(pytester: pytest.Pytest
     lines = pytester.runpytest_inprocess(*options).outlines
     policies = {line.partition("[")[2].partition("-scores_fit")[0] for line in lines}
     assert {"snapkv", "random-tied", "streaming-llm", "full"} <= policies
+
+
+@dataclass(frozen=True)
+class Unsampled(Observation[float]):
+    """What its author draws no samples of."""
+
+    def observing(self, reading: Reading) -> Any:
+        return afterwards(lambda: dict.fromkeys(reading.layers, 1.0))
+
+
+@dataclass(frozen=True)
+class Sampled(Unsampled):
+    def sample(self, drawn: Drawn) -> float:
+        return float(drawn.similarity)
+
+
+@dataclass(frozen=True)
+class Seeing(Policy):
+    observation: Unsampled = Sampled()
+
+    @property
+    def needs(self) -> Observations:
+        return frozenset({self.observation})
+
+    def score(self, view: View) -> Tensor:
+        return norms(view) * view[self.observation]
+
+
+def test_cases_are_drawn_of_a_strangers_observation_if_it_gives_samples() -> None:
+    names = {check.name for check in checks_for(Seeing())}
+    assert {"scores_fit", "exact_budget", "no_state", "cells_independent"} <= names
+    for check in checks_for(Seeing()):
+        check.function(Seeing(), count=3)
+
+
+def test_without_samples_only_what_a_model_makes_is_checked() -> None:
+    blind = Seeing(Unsampled())
+    modelled = [
+        "reads_are_in_the_key",
+        "full_retention_is_identity",
+        "masked_equals_evicted",
+        "cells_independent",
+    ]
+    assert [check.name for check in checks_for(blind)] == modelled
+    for check in checks_for(blind):
+        check.function(blind, count=3)
+    reasons = {reason for check, reason in left_out(blind).items() if check == "scores_fit"}
+    assert reasons == {"Unsampled() draws no samples; give it a method sample(drawn)"}

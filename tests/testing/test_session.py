@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 
-from kvharness import Needs, Policy
+from kvharness import Policy
 from kvharness.testing import (
     CHECKS,
     Check,
@@ -122,7 +122,7 @@ def test_scoring_before_being_ready_says_what_is_missing() -> None:
     with pytest.raises(
         NotImplementedError, match=r"score\(view\) in the policy that ready\(model, seed\) returns"
     ):
-        Learning().score(Case(shape=MODEL_SHAPE, budget=1).trace(Needs()).views[0])
+        Learning().score(Case(shape=MODEL_SHAPE, budget=1).trace(frozenset()).views[0])
 
 
 class Unready(Zeros):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM
 
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs
+from kvharness.model.context_reading import prefill
 from kvharness.training import continuations, retained
 from kvharness_policies.knorm import Knorm
 
@@ -37,7 +36,7 @@ def naive(folder: Path, tokens: list[int], count: int) -> tuple[int, ...]:
 
 
 def test_the_full_cache_goes_on_as_the_model_does(runtime: Runtime, tiny_model: Path) -> None:
-    context, _ = prefill(runtime, ids(), Needs())
+    context, _ = prefill(runtime, ids())
     everything = torch.ones(2, 2, TOKENS, dtype=torch.bool)
     (text,) = continuations(runtime, context, [everything], 7, tokens=9)
     with_eos = naive(tiny_model, [*ids(), 7], 8)
@@ -46,7 +45,7 @@ def test_the_full_cache_goes_on_as_the_model_does(runtime: Runtime, tiny_model: 
 
 
 def test_other_caches_may_go_elsewhere(runtime: Runtime) -> None:
-    context, _ = prefill(runtime, ids(), Needs())
+    context, _ = prefill(runtime, ids())
     everything = torch.ones(2, 2, TOKENS, dtype=torch.bool)
     mask = retained(context, Knorm(), retention=Fraction("0.55"), name="knorm", seed=0)
     assert mask.sum(dim=-1).tolist() == [[22, 22], [22, 22]]

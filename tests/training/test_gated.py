@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from kvharness.engine.decode import Prompt, force
+from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import BatchCache, Kept
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs
 from kvharness.training.gated import read_gated
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ PROMPT = Prompt(lead=(7, 11, 13), answer=(5, 3, 9))
 def context(runtime: Runtime) -> Prefilled:
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(2, 1500, (TOKENS,), generator=rng).tolist()
-    return prefill(runtime, ids, Needs())[0]
+    return prefill(runtime, ids)[0]
 
 
 def answer(runtime: Runtime, context: Prefilled, gates: torch.Tensor | None) -> list[float]:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from kvharness.model.prefill import prefill
-from kvharness.policy.view import Needs
+from kvharness.model.context_reading import prefill
 from kvharness.training.observe import observe_window
 from kvharness.training.window import Window
 
@@ -41,7 +40,7 @@ def test_attention_is_that_of_the_model(
 
 
 def test_keys_and_values_are_those_of_the_context_alone(runtime: Runtime, window: Window) -> None:
-    prefilled, _ = prefill(runtime, window.tokens[:CONTEXT], Needs())
+    prefilled, _ = prefill(runtime, window.tokens[:CONTEXT])
     for layer, alone in zip(
         observe_window(runtime, window), prefilled.layers.values(), strict=True
     ):

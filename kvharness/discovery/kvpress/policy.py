@@ -11,13 +11,16 @@ import torch
 from kvharness.discovery.kvpress.run import Attention, Run
 from kvharness.errors import UsageProblem
 from kvharness.policy.interface import Policy
-from kvharness.policy.view import Capabilities, Needs, Positions
+from kvharness.policy.observation.base import Observation
+from kvharness.policy.observation.standard import HiddenStates, Queries
+from kvharness.policy.view import Capabilities, Positions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.policy.choice import Choice
     from kvharness.policy.interface import LoadedModel
+    from kvharness.policy.observation.base import Observations
     from kvharness.policy.view import View
 
 #: More than any context.
@@ -49,8 +52,9 @@ class PressPolicy(Policy):
     compact: bool = False
 
     @property
-    def needs(self) -> Needs:
-        return Needs(hidden_states=True, queries=_ALL if self.attends else 0)
+    def needs(self) -> Observations:
+        seen = frozenset[Observation[Any]]({HiddenStates()})
+        return seen | {Queries(_ALL)} if self.attends else seen
 
     @property
     def positions(self) -> Positions:

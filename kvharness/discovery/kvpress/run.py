@@ -11,8 +11,8 @@ import torch
 
 from kvharness.discovery.kvpress.kept_set import masked_out, returned
 from kvharness.errors import UsageProblem
-from kvharness.model.layer_hooks import attention_modules
 from kvharness.policy.attention_maps import causal_attention
+from kvharness.policy.observation.layer_hooks import attention_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import given
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kvharness.contract import Protection
 from kvharness.engine.decode import Prompt
+from kvharness.errors import ModelProblem
 from kvharness.model.evicted_cache import Kept
 from kvharness.policy.view import Positions
 from kvharness.testing.examples import MODELLED, examples
@@ -18,14 +19,18 @@ from kvharness.testing.letters import VOCABULARY
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import copied, read_as_is
+from kvharness.testing.reads import OBSERVING, noted
 from kvharness.testing.subject import as_given, learns, ready_on
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from hypothesis.strategies import SearchStrategy
     from torch import Tensor
 
     from kvharness.model.prefilled import Prefilled
     from kvharness.policy.interface import Policy, ScoreFunction
+    from kvharness.policy.observation.base import Observation
     from kvharness.policy.trace import Trace
     from kvharness.testing.reading import Reading
 
@@ -92,14 +97,26 @@ class Stage:
         self.heads = st.sampled_from(_HEADS[:1] if learns(self.policy) else _HEADS)
         self._ready: dict[tuple[int, int], tuple[Policy, TinyModel]] = {}
 
+    def _noted(self, _: Observation[Any]) -> AbstractContextManager[None]:
+        return noted(self.policy, OBSERVING)
+
     def on(self, scene: Scene) -> Performance:
-        """The policy and the model for a scene, with the context read."""
+        """The policy and the model for a scene, with the context read.
+
+        Raises:
+            Mistake: what the policy needs cannot be observed.
+        """
         key = (scene.heads, scene.kv_heads)
         if key not in self._ready:
             shape = replace(MODEL_SHAPE, heads=scene.heads, kv_heads=scene.kv_heads)
             self._ready[key] = ready_on(self.policy, TinyModel.of(shape))
         policy, model = self._ready[key]
-        prefilled, trace = model.prefill(scene.context, policy.needs, scene.prompts)
+        try:
+            prefilled, trace = model.prefill(
+                scene.context, policy.needs, scene.prompts, guard=self._noted
+            )
+        except ModelProblem as problem:
+            raise Mistake(str(problem)) from problem
         return Performance(scene, copied(policy), model, prefilled, trace)
 
 
@@ -155,7 +172,7 @@ def check_full_retention_is_identity(
         expect(
             apart < _TOLERANCE,
             f"with nothing evicted, answers are {apart:.3g} nats from those without a policy; "
-            f"leave the model as ready(model, seed) gets it",
+            f"leave the model as ready(model, seed) and observing(reading) get it",
         )
 
     holds()

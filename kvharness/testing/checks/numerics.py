@@ -42,7 +42,7 @@ def check_group_order(policy: Policy | ScoreFunction, *, count: int = PURE) -> N
         group = case.shape.heads // case.shape.kv_heads
         inside = [place for place in order if place < group]
         permuted = [_permuted(layer, case.shape.kv_heads, inside) for layer in case.tensors()]
-        trace = trace_of(permuted, subject.needs, subject.needs)
+        trace = trace_of(permuted, subject.needs)
         before, after = read(subject, case).scores, read(subject, case, trace=trace).scores
         _expect_close(before, after, f"when query heads swap places in their group ({inside})")
 
@@ -74,7 +74,7 @@ def check_query_chunks(policy: Policy | ScoreFunction, *, count: int = PURE) -> 
     @examples(count)
     @given(case=cases_for(policy, texture=_SMOOTH), chunk=st.integers(1, 48))
     def holds(case: Case, chunk: int) -> None:
-        trace = trace_of(case.tensors(), subject.needs, subject.needs, chunk=chunk)
+        trace = trace_of(case.tensors(), subject.needs, chunk=chunk)
         whole, parts = read(subject, case).scores, read(subject, case, trace=trace).scores
         _expect_close(whole, parts, f"when attention is added up {chunk} queries at a time")
 

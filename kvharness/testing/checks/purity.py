@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvharness.isolation.attribution import left_changed
-from kvharness.policy.probe import Ends
-from kvharness.policy.view import Needs
-from kvharness.testing.case import Case, trace_of
+from kvharness.policy.observation.base import Observation
+from kvharness.policy.observation.probe import Ends
+from kvharness.policy.observation.standard import (
+    Boundaries,
+    ColumnSums,
+    Future,
+    HiddenSimilarity,
+    HiddenStates,
+    Queries,
+)
+from kvharness.testing.case import WORDS, Case, trace_of
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import copied, read, read_as_is
@@ -23,17 +31,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvharness.policy.interface import Policy, ScoreFunction
+    from kvharness.policy.observation.base import Observations
     from kvharness.policy.trace import Trace
     from kvharness.testing.reading import Reading
 
-_EVERYTHING = Needs(
-    queries=1 << 20,
-    column_sums=True,
-    future=True,
-    hidden_similarity=True,
-    boundaries=True,
-    probes=frozenset({Ends(prefix=3, suffix=2, offset=1)}),
-    hidden_states=True,
+_EVERYTHING = frozenset[Observation[Any]](
+    {
+        Queries(1 << 20),
+        ColumnSums(),
+        Future(),
+        HiddenSimilarity(),
+        Boundaries(),
+        HiddenStates(),
+        Ends(prefix=3, suffix=2, offset=1),
+    }
 )
 #: So many tokens of which half are kept: two random choices are never the same by chance.
 _LONG = Shape(layers=2, heads=4, kv_heads=2, tokens=48, size=16)
@@ -170,10 +181,9 @@ def check_inputs_unchanged(policy: Policy | ScoreFunction, *, count: int = PURE)
 
 def _tensors(trace: Trace) -> list[tuple[str, Tensor]]:
     named = [("view.positions", trace.positions)]
-    if trace.boundaries is not None:
-        named.append(("view.boundaries", trace.boundaries))
     for index, layer in enumerate(trace.layers):
-        named += [(f"view.{name} of layer {index}", tensor) for name, tensor in layer.tensors()]
+        found = ((name if name[0] == "[" else f".{name}", each) for name, each in layer.tensors())
+        named += [(f"view{name} of layer {index}", tensor) for name, tensor in found]
     return named
 
 
@@ -206,6 +216,10 @@ def check_no_state(policy: Policy | ScoreFunction, *, count: int = PURE) -> None
     holds()
 
 
+def _listed(needs: Observations) -> str:
+    return ", ".join(sorted(map(str, needs))) or "keys and values"
+
+
 def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
     """Scores and masks do not change when the harness records more, for another policy.
 
@@ -218,8 +232,9 @@ def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PU
     @given(case=cases_for(policy))
     def holds(case: Case) -> None:
         tensors, needs = case.tensors(), subject.needs
-        more = trace_of(tensors, needs, _EVERYTHING.union(needs))
-        alone, beside = read(subject, case), read(subject, case, trace=more)
+        everything = trace_of(tensors, _EVERYTHING | needs)
+        narrowed = everything.for_policy(needs, WORDS)
+        alone, beside = read(subject, case), read(subject, case, trace=narrowed)
         apart = (
             alone.scores is not None
             and beside.scores is not None
@@ -227,8 +242,8 @@ def check_sees_only_its_needs(policy: Policy | ScoreFunction, *, count: int = PU
         )
         expect(
             not apart and _difference(alone, beside) is None,
-            f"the choice changes when the harness records more than {needs} for another policy; "
-            f"read views (trace.views), not trace.layers, and declare what you read",
+            f"the choice changes when the harness records more than {_listed(needs)} for another "
+            f"policy; read the views that you are given, and declare what you read",
         )
 
     holds()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.prefilled import Prefilled
-from kvharness.policy.view import Needs
 from kvharness.testing.examples import PURE, examples
 from kvharness.testing.mistake import Mistake, expect
 from kvharness.testing.reading import read
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from kvharness.testing.reading import Reading
 
 _WHOLE = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
-_NOTHING = Needs()
 
 
 def check_exact_budget(policy: Policy | ScoreFunction, *, count: int = PURE) -> None:
@@ -176,7 +174,7 @@ def _expect_mask(mask: Any, case: Case) -> None:
 
 
 def _expect_stored(mask: Tensor, case: Case) -> None:
-    layers = dict(enumerate(case.trace(_NOTHING).layers))
+    layers = dict(enumerate(case.trace(frozenset()).layers))
     context = Prefilled(layers=layers, sliding={}, tokens=case.shape.tokens)
     cache = BatchCache(context, [Kept(mask=mask)], room=1)
     for layer, trace in layers.items():

@@ -93,12 +93,11 @@ def _sample(job: Job, window: Window, number: int) -> Sample:
     """Every other context goes on as its text does; the others are asked for a passage of it."""
     import torch  # noqa: PLC0415
 
-    from kvharness import Needs  # noqa: PLC0415
     from kvharness.training import prefill  # noqa: PLC0415
     from kvharness_policies.lkv.training import Sample, answer_logprobs  # noqa: PLC0415
 
     lead, answer = _continued(window) if number % 2 else _recalled(job, window, number)
-    context, _ = prefill(job.runtime, window.tokens[: window.context], Needs())
+    context, _ = prefill(job.runtime, window.tokens[: window.context])
     with torch.no_grad():
         teacher = answer_logprobs(job.runtime, context, lead, answer, None).half()
     return Sample(

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch.nn.functional import cosine_similarity
 
-from kvharness import Needs, Part, Probe, Trace, group_mean, probe_attention, window_attention
+from kvharness import (
+    Observation,
+    Part,
+    Probe,
+    Queries,
+    Trace,
+    group_mean,
+    probe_attention,
+    window_attention,
+)
 from kvharness.training import prefill
 from kvharness_policies.dapq import CONTENTS, DapQ
 
@@ -102,12 +111,12 @@ def budgets(context: int) -> tuple[int, ...]:
 def _window(runtime: Runtime, window: Window) -> Iterator[Nearness]:
     context, real = window.tokens[: window.context], window.tokens[window.context :]
     probes = _probes(real, len(context))
-    needs = Needs(queries=len(real), probes=frozenset(probes.values()))
+    needs = frozenset[Observation[Any]]({Queries(len(real)), *probes.values()})
     prefilled, _ = prefill(runtime, context, needs)
-    prefilled.probe_seconds(needs)
+    prefilled.observing_seconds(needs)
     layers = tuple(prefilled.layers.values())
     positions = torch.arange(len(context), device=layers[0].keys.device)
-    views = Trace(layers=layers, positions=positions, needs=needs).views
+    views = Trace(layers=layers, positions=positions).views
     standard = [_asked(view, probes[TRUE, RIGHT]) for view in views]
     for content, place in KINDS:
         probe = probes.get((content, place))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Needs, Policy
+from kvharness import ColumnSums, Policy
 from kvharness.training import find_checkpoint
 from kvharness_policies.column_sums import mean_received
 from kvharness_policies.sip.features import Feature, parse_features
@@ -76,8 +76,8 @@ class SIP(Policy):
         variant_of(size=self.size, features=self.features, mode=self.mode)
 
     @property
-    def needs(self) -> Needs:
-        return Needs(column_sums=Feature.PREFILL in parse_features(self.features))
+    def needs(self) -> frozenset[ColumnSums]:
+        return frozenset({ColumnSums()} if Feature.PREFILL in parse_features(self.features) else ())
 
     def checkpoint(self, source: ModelSource, seed: int) -> str:
         return RANDOM if self.weights == RANDOM else self._find(source, seed).digest
@@ -125,7 +125,7 @@ class LearnedSIP(SIP):
         seen = Heads(
             keys=view.keys,
             values=view.values,
-            prefill=mean_received(view) if self.needs.column_sums else None,
+            prefill=mean_received(view) if self.needs else None,
             layer=torch.full_like(heads, view.layer),
             head=heads,
         )

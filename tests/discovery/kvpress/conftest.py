@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from kvharness.discovery.kvpress.policy import PressPolicy
-from kvharness.model.prefill import prefill
+from kvharness.model.context_reading import prefill
 from kvharness.policy.interface import LoadedModel
 from kvharness.policy.trace import Trace
-from kvharness.policy.view import Needs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +88,7 @@ def make_seen(runtime: Runtime) -> MakeSeen:
         policy = PressPolicy(press=press, ranks=ranks, **options).ready(model, 0)
         context, _ = prefill(runtime, range(2, 42), policy.needs)
         layers = tuple(context.layers.values())
-        trace = Trace(layers=layers, positions=torch.arange(40), needs=Needs())
+        trace = Trace(layers=layers, positions=torch.arange(40))
         return policy, trace.for_policy(policy.needs, words)
 
     return make

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness import Positions, Protection
+from kvharness import HiddenStates, Positions, Protection
 from kvharness.engine.select import keep_mask
 from kvharness.errors import UsageProblem
-from kvharness.model.layer_hooks import attention_modules
+from kvharness.policy.observation.layer_hooks import attention_modules
 from tests.discovery.kvpress.conftest import DrawScores, KeepLast, MaskFirst
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def test_nothing_is_left_on_model_press_or_trace(make_seen: MakeSeen, runtime: R
     for was, layer in zip(layers, trace.layers, strict=True):
         assert torch.equal(was.keys, layer.keys)
         assert torch.equal(was.values, layer.values)
-        assert was.hidden_states is not None
-        assert layer.hidden_states is not None
-        assert torch.equal(was.hidden_states, layer.hidden_states)
+        assert torch.equal(was.observed[HiddenStates()], layer.observed[HiddenStates()])
 
 
 def test_modules_get_back_what_native_runs_left_on_them(

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Capabilities, Policy, Positions
+from kvharness import (
+    Capabilities,
+    Drawn,
+    Observation,
+    Observer,
+    Policy,
+    Positions,
+    Reading,
+    afterwards,
+)
 from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from kvharness import Choice, LoadedModel, View
@@ -24,6 +36,36 @@ class TunesTheModel(Zeros):
         with torch.no_grad():
             model.module.get_output_embeddings().weight.mul_(1.5)
         return self
+
+
+@dataclass(frozen=True)
+class Swapping(Observation[None]):
+    """Its hook returns other hidden states, which all policies then get their keys from."""
+
+    @contextmanager
+    def observing(self, reading: Reading) -> Iterator[Observer[None]]:
+        layers: Any = reading.model.get_decoder().layers
+        with (
+            layers[0].register_forward_hook(lambda _module, _given, hidden: hidden.flip(-1)),
+            afterwards(lambda: dict.fromkeys(reading.layers)) as observer,
+        ):
+            yield observer
+
+    def sample(self, drawn: Drawn) -> None:
+        """Nothing is seen."""
+
+
+class SpoilsWhatIsRead(Zeros):
+    needs = frozenset({Swapping()})
+
+
+class Blind(Swapping):
+    def observing(self, reading: Reading) -> Any:
+        raise RuntimeError(f"it is too dark to read {len(reading.context)} tokens")
+
+
+class SeesNothing(Zeros):
+    needs = frozenset({Blind()})
 
 
 class CompactButUneven(Zeros):

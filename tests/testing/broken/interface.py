@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvharness import Needs, Policy, group_mean
+from kvharness import ColumnSums, Policy, group_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class ReadyAsAnother(Zeros):
 
 
 class SumsUp(Policy):
-    needs = Needs(column_sums=True)
+    needs = frozenset({ColumnSums()})
 
     def score(self, view: View) -> Tensor:
         assert view.column_sums is not None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import gc
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness import Capabilities, Needs, Policy, group_mean
+from kvharness import Capabilities, ColumnSums, Future, Policy, group_mean
+from kvharness.policy.trace import LayerTrace
 from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
@@ -107,17 +109,16 @@ class RemembersScores(Policy):
 
 
 class PeeksAtTheFuture(Zeros):
-    """Reads the layers of the trace, where what others asked for lies as well."""
+    """Looks in the process's memory for what others asked for of the same keys."""
 
-    def select(self, choice: Choice, budgets: Tensor) -> Tensor:
-        futures = [layer.future for layer in choice.trace.layers]
-        means = [group_mean(f, choice.trace.kv_heads) for f in futures if f is not None]
-        known = replace(choice, scores=torch.stack(means)) if means else choice
-        return super().select(known, budgets)
+    def score(self, view: View) -> Tensor:
+        layers = [each for each in gc.get_referrers(view.keys) if isinstance(each, LayerTrace)]
+        found = [layer.observed[Future()] for layer in layers if Future() in layer.observed]
+        return group_mean(found[0], view.kv_heads) if found else super().score(view)
 
 
 class ReadsOneHeadOfAGroup(Policy):
-    needs = Needs(column_sums=True)
+    needs = frozenset({ColumnSums()})
 
     def score(self, view: View) -> Tensor:
         assert view.column_sums is not None
@@ -128,7 +129,7 @@ class ReadsOneHeadOfAGroup(Policy):
 class MagnifiesRounding(Policy):
     """Ranks by digits that depend on the order in which numbers were added."""
 
-    needs = Needs(column_sums=True)
+    needs = frozenset({ColumnSums()})
 
     def score(self, view: View) -> Tensor:
         assert view.column_sums is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kvharness import Drawn, Observation, Reading, afterwards
 from tests.testing.broken.interface import Zeros
 
 if TYPE_CHECKING:
@@ -56,3 +58,25 @@ class PreparesFromTheEnvironment(Zeros):
         del model, seed
         assert VARIABLE not in os.environ
         return self
+
+
+@dataclass(frozen=True)
+class FromAFile(Observation[float]):
+    def observing(self, reading: Reading) -> Any:
+        return afterwards(lambda: dict.fromkeys(reading.layers, float(len(OUTSIDE.read_bytes()))))
+
+    def sample(self, drawn: Drawn) -> float:
+        return drawn.similarity
+
+
+class ObservesAFile(Zeros):
+    needs = frozenset({FromAFile()})
+
+
+@dataclass(frozen=True)
+class Unsampled(FromAFile):
+    sample = Observation.sample
+
+
+class ObservesAFileUnsampled(Zeros):
+    needs = frozenset({Unsampled()})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from kvharness import LoadedModel, Needs
+from kvharness import LoadedModel
 from kvharness.training import continuations, observe_window, prefill, retained
 from kvharness_policies.sip.label import TOP, top_labels
 
@@ -86,7 +86,7 @@ def measure(
 
 def _window(runtime: Runtime, window: Window, policy: SIP) -> list[Agreement]:
     real = window.tokens[window.context :]
-    context, _ = prefill(runtime, window.tokens[: window.context], Needs())
+    context, _ = prefill(runtime, window.tokens[: window.context])
     masks = [
         retained(context, policy, retention=Fraction(each), name="sip", seed=0)
         for each in RETENTIONS

@@ -21,18 +21,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def hidden_inputs(model: PreTrainedModel, *, wanted: bool) -> Iterator[dict[int, Tensor]]:
+def hidden_inputs(model: PreTrainedModel) -> Iterator[dict[int, Tensor]]:
     """Fill a dict from layer index to ``[n, D]``, after the layer's norm, in one forward pass.
-
-    Nothing is hooked unless ``wanted``.
 
     Raises:
         ModelProblem: the model's layers keep their attention elsewhere than in ``self_attn``.
     """
     found: dict[int, Tensor] = {}
-    modules = attention_modules(model) if wanted else ()
     with ExitStack() as hooks:
-        for index, module in enumerate(modules):
+        for index, module in enumerate(attention_modules(model)):
             hook = module.register_forward_pre_hook(_hook(found, index), with_kwargs=True)
             hooks.enter_context(hook)
         yield found
@@ -63,16 +60,14 @@ def _hook(found: dict[int, Tensor], index: int) -> Hook:
 
 
 @contextmanager
-def hidden_similarities(model: PreTrainedModel, *, wanted: bool) -> Iterator[dict[int, float]]:
+def hidden_similarities(model: PreTrainedModel) -> Iterator[dict[int, float]]:
     """Fill a dict from layer index to the mean cosine over tokens, during one forward pass.
-
-    Nothing is hooked unless ``wanted``.
 
     Raises:
         ModelProblem: the model has no list of decoder layers.
     """
     found: dict[int, float] = {}
-    layers: Any = getattr(model.get_decoder(), "layers", None) if wanted else ()
+    layers: Any = getattr(model.get_decoder(), "layers", None)
     if layers is None:
         raise ModelProblem(
             f"{type(model).__name__} has no list of decoder layers, so their hidden states cannot "

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvharness.model.prefill import prefill
-from kvharness.model.sentence_ends import boundaries
-from kvharness.policy.view import Needs
+from kvharness import Boundaries
+from kvharness.model.context_reading import prefill
+from kvharness.policy.observation.sentence_ends import boundaries
 from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def test_no_tokens_no_ends(encoder: Encoder) -> None:
 
 def test_a_prefill_tells_them_where_they_are_needed(runtime: Runtime) -> None:
     ids = runtime.encoder.ids("One line.\nAnother line. And more")
-    told, _ = prefill(runtime, ids, Needs(boundaries=True))
-    assert told.boundaries is not None
-    assert torch.equal(told.boundaries, boundaries(runtime.encoder, ids))
-    assert bool(told.boundaries.any())
-    assert prefill(runtime, ids, Needs())[0].boundaries is None
+    told, _ = prefill(runtime, ids, frozenset({Boundaries()}))
+    due = boundaries(runtime.encoder, ids)
+    assert bool(due.any())
+    for layer in told.layers.values():
+        assert torch.equal(layer.observed[Boundaries()], due)

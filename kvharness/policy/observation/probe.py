@@ -1,18 +1,25 @@
 """Probes: tokens read after the whole context for the queries they make, and then forgotten.
 
-A policy declares one in `Needs`; policies that declare equal ones share its forward pass.
+Policies that declare equal ones in their needs share its forward pass.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+from kvharness.policy.observation.base import Observation, afterwards
+
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
+    from kvharness.policy.observation.base import Observer
+    from kvharness.policy.observation.drawn import Drawn
+    from kvharness.policy.observation.reading import Reading
     from kvharness.pretrained.prompt import Encoder
 
 _REPEAT_ALL = "Repeat the previous context exactly."
@@ -62,8 +69,8 @@ class Probed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(ABC):
-    """Tokens on top of the full cache; equal probes are the same probe.
+class Probe(Observation["tuple[Probed, ...]"]):
+    """Tokens on top of the full cache: what each layer makes of each of its parts.
 
     Each part sees the context and itself, never another part. Its tokens have the positions that
     follow the context's last, plus ``offset``; one below minus the context's length begins at
@@ -79,6 +86,30 @@ class Probe(ABC):
     def start(self, tokens: int) -> int:
         """Position of the first token of a part after a context of so many."""
         return max(0, tokens + self.offset)
+
+    def observing(self, reading: Reading) -> AbstractContextManager[Observer[tuple[Probed, ...]]]:
+        def found() -> dict[int, tuple[Probed, ...]]:
+            material = Material(
+                context=reading.context, encoder=reading.encoder, vocabulary=reading.vocabulary
+            )
+            return reading.after(self.parts(material), self.start(len(reading.context)))
+
+        return afterwards(found)
+
+    def sample(self, drawn: Drawn) -> tuple[Probed, ...]:
+        """Id ``i`` of a probe has queries and keys of context token ``i`` modulo ``n``."""
+        tokens = drawn.tokens
+        context = tuple(range(tokens))
+        material = Material(context=context, encoder=drawn.encoder, vocabulary=tokens)
+        return tuple(
+            Probed(
+                queries=drawn.queries[:, [each % tokens for each in part.ids]],
+                keys=drawn.keys[:, [each % tokens for each in part.ids]],
+                first=part.first,
+                last=part.last,
+            )
+            for part in self.parts(material)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

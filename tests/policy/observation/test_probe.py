@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kvharness import Ends, Needs, Policy, Probe, RandomTokens, Repeat, Text
+from kvharness import Ends, Policy, Probe, RandomTokens, Repeat, Text
 from kvharness.discovery.declared import misdeclared
-from kvharness.policy.probe import Material
+from kvharness.policy.observation.probe import Material
 from kvharness.pretrained.prompt import Encoder
 
 if TYPE_CHECKING:
@@ -137,13 +137,16 @@ def test_mistakes_are_refused(make: Callable[[], Probe], message: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([Repeat()], "needs.probes is a list, expected frozenset"),
-        (frozenset({"repeat"}), "needs.probes has a str, expected a Probe such as Ends"),
+        (
+            [Repeat()],
+            "needs is a list, expected frozenset({Queries(8)}) or the like",
+        ),
+        (frozenset({"repeat"}), "needs has a str, expected an Observation such as Queries(8)"),
         (frozenset({Repeat()}), ""),
     ],
 )
 def test_needs_declare_probes_in_a_frozenset(given: Any, message: str) -> None:
     class Asking(Policy):
-        needs = Needs(probes=given)
+        needs = given
 
     assert misdeclared(Asking()) == message

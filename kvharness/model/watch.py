@@ -1,0 +1,132 @@
+"""The code of observations at work: each has problems of its own, and never those of others."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from kvharness.errors import KvharnessError, ModelProblem
+from kvharness.model.out_of_memory import is_lack, too_large
+from kvharness.model.prefilled import Observing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
+
+    from kvharness.model.loaded import Runtime
+    from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.observation.base import Observation, Observer
+    from kvharness.policy.observation.reading import AttentionCall, Reading
+
+    #: Entered around the code of an observation, which is its argument.
+    Guard = Callable[[Observation[Any]], AbstractContextManager[object]]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Why an observation could not be made."""
+
+    problem: ModelProblem
+
+
+def attempted(
+    observation: Observation[Any], action: Callable[[], R], guard: Guard, device: torch.device
+) -> R | Unseen:
+    """What an observation's code returns, or its problem; only an interrupt is raised."""
+    try:
+        with guard(observation):
+            return action()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - also sys.exit: a stranger's code
+        return Unseen(_problem(observation, _reason(error, device)))
+
+
+def _reason(error: BaseException, device: torch.device) -> str:
+    if isinstance(error, Exception) and is_lack(error):
+        return str(too_large(device, "in the meantime"))
+    known = isinstance(error, KvharnessError)
+    return (f"{error}" if known else f"{type(error).__name__}: {error}").splitlines()[0]
+
+
+def _problem(observation: Observation[Any], reason: str) -> ModelProblem:
+    return ModelProblem(f"{observation} cannot be observed: {reason}")
+
+
+class SpoiledError(Exception):
+    """An observation spoiled the pass for all others: it is to be made without it."""
+
+    def __init__(self, observation: Observation[Any], reason: str) -> None:
+        super().__init__(reason)
+        self.observation = observation
+        self.problem = _problem(observation, reason)
+
+
+class Watch:
+    """One observation during one pass; its first problem ends it."""
+
+    def __init__(
+        self, observation: Observation[Any], context: Reading, runtime: Runtime, guard: Guard
+    ) -> None:
+        self.observation = observation
+        self._context = context
+        self._runtime = runtime
+        self._guard = guard
+        self._stack = ExitStack()
+        self._observer: Observer[Any] | None = None
+        self._problem: ModelProblem | None = None
+
+    def enter(self) -> None:
+        self._observer = self._tried(
+            lambda: self._stack.enter_context(self.observation.observing(self._context))
+        )
+
+    def leave(self) -> None:
+        self._tried(self._stack.close)
+
+    def attended(self, call: AttentionCall) -> None:
+        observer = self._observer
+        if observer is None or self._problem is not None:
+            return
+        before = _versions(call)
+        self._tried(lambda: observer.attended(call))
+        if _versions(call) != before:
+            raise SpoiledError(
+                self.observation, "it changed the tensors of an attention call in place; clone them"
+            )
+
+    def found(self, prefilled: Prefilled) -> tuple[Mapping[int, Any], Observing]:
+        """What it made of each compressed layer, and how that went; nothing if it failed."""
+        clock = self._runtime.clock
+        start = clock()
+        values = None
+        if self._problem is None:
+            with torch.enable_grad():
+                values = self._tried(lambda: self._values(prefilled))
+        seconds = clock() - start
+        return values or {}, Observing(seconds=seconds, problem=self._problem)
+
+    def _values(self, prefilled: Prefilled) -> dict[int, Any]:
+        assert self._observer is not None  # noqa: S101 - without one there is a problem
+        found = self._observer.found()
+        lacking = [layer for layer in prefilled.layers if layer not in found]
+        if lacking:
+            raise ModelProblem(f"it found nothing of layer {lacking[0]}")
+        return {layer: found[layer] for layer in prefilled.layers}
+
+    def _tried(self, action: Callable[[], R]) -> R | None:
+        found = attempted(self.observation, action, self._guard, self._runtime.device)
+        if isinstance(found, Unseen):
+            self._problem = self._problem or found.problem
+            return None
+        return found
+
+
+def _versions(call: AttentionCall) -> list[int]:
+    """Torch's counters of in-place changes."""
+    return [each._version for each in (call.query, call.key, call.value)]  # noqa: SLF001
