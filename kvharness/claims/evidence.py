@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from kvharness.claims.claim import Column, Unit
 from kvharness.claims.metric import Scale, sign, value
-from kvharness.contract import FIXED_ANCHORS
+from kvharness.contract import FIXED_ANCHORS, Anchor
 from kvharness.items.suites import is_due
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Evidence:
         identities: for each policy, the code and parameters that were run.
         place: where the records lie, for messages.
         options: what else the run was given, by flag, where that is not the default.
+        oracles: policies that know the true answers.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Evidence:
     identities: Mapping[str, object] = field(default_factory=dict)
     place: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    oracles: frozenset[str] = frozenset({Anchor.ORACLE.value})
 
     @classmethod
     def of(
@@ -87,7 +89,12 @@ class Evidence:
             identities=_identities(headers.values()),
             place=place,
             options=settings.get("options", {}) if options is None else options,
+            oracles=frozenset[str]().union(*(header.oracles for header in headers.values())),
         )
+
+    def label(self, policy: str) -> str:
+        """Its name as tables show it: ``cheat (oracle)``; `Anchor.ORACLE` says so itself."""
+        return oracle_label(policy, self.oracles)
 
     def cells(self, suite: str, column: Column) -> tuple[int, int] | None:
         """How many cells (seeds) are whole and how many should be; None where none was planned."""
@@ -142,6 +149,12 @@ class Evidence:
     @property
     def policies(self) -> set[str]:
         return {column.policy for _, column in self.records}
+
+
+def oracle_label(policy: str, oracles: Collection[str]) -> str:
+    """A policy's name, marked if it knows the true answers."""
+    marked = policy in oracles and policy != Anchor.ORACLE
+    return f"{policy} (oracle)" if marked else policy
 
 
 def _identities(headers: Iterable[Header]) -> dict[str, object]:

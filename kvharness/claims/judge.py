@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from kvharness.claims.judgement import Judgement
 from kvharness.claims.part import ALPHA, judge_part, missing, needed_cells
 from kvharness.claims.plan import Plan
+from kvharness.contract import Anchor
 from kvharness.discovery.presses import requirements
+from kvharness.discovery.spec import PolicySpec
 from kvharness.statistics.multiple import holm
 from kvharness.statistics.region import Verdict
 
@@ -59,14 +61,24 @@ def judge(
             so what was expected of the whole family is not expected of these.
     """
     known = None if installed is None else set(installed)
-    made = [_draft(claim, evidence, known) for claim in claims]
+    there = list(claims)
+    controls = {claim.control for claim in there}
+    made = [_draft(claim, evidence, known, is_control=claim.id in controls) for claim in there]
     drafts = [_of_half(each) if each.claim.family in halved else each for each in made]
     drafts = _corrected(drafts)
     alone = {draft.claim.id: _judgement(draft, evidence) for draft in drafts}
     return [_controlled(each, alone) for each in alone.values()]
 
 
-def _draft(claim: Claim, evidence: Evidence, installed: set[str] | None) -> _Draft:
+def _draft(
+    claim: Claim, evidence: Evidence, installed: set[str] | None, *, is_control: bool
+) -> _Draft:
+    if not is_control and _is_about_an_oracle(claim, evidence):
+        msg = (
+            f"{claim.policy} knows the true answers, so it is an oracle: it can be the control of "
+            f"another claim, and is never compared as a policy"
+        )
+        return _Draft(claim=claim, absent=msg)
     if (here := evidence.contract.get("evict", claim.evict)) != claim.evict:
         msg = f"it is about policies that evict by --kv-evict={claim.evict}, not {here}"
         return _Draft(claim=claim, absent=msg)
@@ -85,6 +97,12 @@ def _draft(claim: Claim, evidence: Evidence, installed: set[str] | None) -> _Dra
         missing=missing(cells, evidence),
         restricted=_restricted(planned, comparisons) or _fewer_seeds(cells, evidence),
     )
+
+
+def _is_about_an_oracle(claim: Claim, evidence: Evidence) -> bool:
+    """Whether its policy is one of a user's that knows the true answers."""
+    (spec,) = PolicySpec.parse_list(claim.policy)
+    return spec.slug in evidence.oracles - {Anchor.ORACLE.value}
 
 
 def _of_half(draft: _Draft) -> _Draft:

@@ -48,7 +48,10 @@ def run(given: argparse.Namespace) -> int:
     slug = _slug(given.policy, evidence)
     suites = sorted({suite for suite, column in evidence.records if column.policy == slug})
     asked = [[suite] for suite in suites] + ([suites] if len(suites) > 1 else [])
-    show([f"{slug}: how little of the cache is certified to do? ({evidence.model})", ""])
+    name = evidence.label(slug)
+    show([f"{name}: how little of the cache is certified to do? ({evidence.model})", ""])
+    if name != slug:
+        show(["it knows the true answers: no budget is recommended to a policy that does not", ""])
     for some in asked:
         found = certifications(
             evidence, policy=slug, suites=some, metric=given.metric, margin=given.margin

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from kvharness.claims.evidence import oracle_label
 from kvharness.cli.reading import (
     add_files,
     check_metric,
@@ -50,7 +51,8 @@ def run(given: argparse.Namespace) -> int:
     show(_settings(changed_settings(before[-1], after[-1])))
     show(f"{name}: other code or parameters" for name in changed_policies(first, second))
     found = changes(first, second, given.metric, (given.first, given.second))
-    show(_table([each for each in found if given.all or each.differs], given.metric))
+    shown = [each for each in found if given.all or each.differs]
+    show(_table(shown, given.metric, first.oracles | second.oracles))
     show(_counts(found))
     verdicts = changed_verdicts(judged(first, given.file), judged(second, given.file))
     show(_verdicts(verdicts))
@@ -62,12 +64,13 @@ def _settings(changed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
         yield f"{name}: {one} in A, {other} in B"
 
 
-def _table(found: Sequence[Change], metric: str) -> Iterator[str]:
+def _table(found: Sequence[Change], metric: str, oracles: frozenset[str]) -> Iterator[str]:
     """Positive differences are better in B, whatever the metric."""
     rows = [
         [
             each.suite,
-            str(each.column),
+            oracle_label(each.column.policy, oracles)
+            + str(each.column).removeprefix(each.column.policy),
             interval_text(each.interval),
             "yes" if each.moved else "-",
             each.records,

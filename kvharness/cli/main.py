@@ -122,19 +122,21 @@ def _policies(_: argparse.Namespace) -> None:
 def _status(name: str, known: dict[str, registry.Installed]) -> tuple[str, str, str]:
     """Whether a policy loads, and its docstring's source and first line."""
     try:
-        offered = _offered(name, known)
+        offered, oracle = _offered(name, known)
     except KvharnessError as error:
         return "broken", "", str(error)
     text = inspect.getdoc(offered) or ""
     summary = _PAPER.sub("", text.partition("\n")[0])
-    return _standing(known[name]), _source(text), summary
+    return _standing(known[name], oracle=oracle), _source(text), summary
 
 
-def _standing(found: registry.Installed) -> str:
+def _standing(found: registry.Installed, *, oracle: bool) -> str:
     if found.name in set(Anchor):
         return "anchor"
     if found.wraps:
         return "wrapper"
+    if oracle:
+        return "oracle"
     return "on request" if found.on_request else "ready"
 
 
@@ -147,11 +149,12 @@ def _source(text: str) -> str:
     return " ".join(told[1].replace("`", "").split()) if told else ""
 
 
-def _offered(name: str, known: dict[str, registry.Installed]) -> object:
+def _offered(name: str, known: dict[str, registry.Installed]) -> tuple[object, bool]:
+    """What carries the docstring, and whether it knows the true answers."""
     if known[name].wraps:
-        return registry.imported(known[name], name)
-    policy = registry.load(PolicySpec(name=name), known).policy
-    return getattr(policy, "function", policy)
+        return registry.imported(known[name], name), False
+    loaded = registry.load(PolicySpec(name=name), known)
+    return getattr(loaded.policy, "function", loaded.policy), loaded.oracle
 
 
 def _suites(_: argparse.Namespace) -> None:

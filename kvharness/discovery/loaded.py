@@ -36,6 +36,11 @@ class LoadedPolicy:
     def slug(self) -> str:
         return self.spec.slug
 
+    @property
+    def oracle(self) -> bool:
+        """Whether it knows the true answers, so that it is a control and never ranked."""
+        return any(each.future for each in self.policy.needs)
+
     def identity(self) -> dict[str, str]:
         return {
             "policy": str(self.spec),

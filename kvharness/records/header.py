@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kvharness.contract import Anchor
+
 _PACKAGES = ("kvharness", "torch", "transformers", "numpy")
 _CPUINFO = Path("/proc/cpuinfo")
 _GIT_SECONDS = 2.0
@@ -28,6 +30,14 @@ class Header:
     machine: dict[str, Any]
     git: dict[str, Any]
     settings: dict[str, Any]
+
+    @property
+    def oracles(self) -> frozenset[str]:
+        """Policies that know the true answers: they are controls, and never ranked.
+
+        Recordings of before there were others name none but `Anchor.ORACLE`, which always is one.
+        """
+        return frozenset({Anchor.ORACLE.value, *self.settings.get("oracles", ())})
 
     @classmethod
     def create(cls, settings: dict[str, Any]) -> Header:

@@ -143,7 +143,7 @@ SETTINGS = known(
         "data": mapping(text),
         "policies": mapping(mapping(text)),
     },
-    {"engine": text, "generate": text, "options": mapping(text)},
+    {"engine": text, "generate": text, "options": mapping(text), "oracles": several(text)},
 )
 HEADER = table(
     Header,

@@ -35,6 +35,7 @@ def explorer(survey: Survey) -> dict[str, Any]:
     suites = [_suite(survey, suite, texts) for suite in survey.suites]
     return {
         "policies": list(survey.policies),
+        "labels": {p: survey.label(p) for p in survey.policies if survey.label(p) != p},
         "retentions": list(survey.retentions),
         "suites": suites,
         "texts": list(texts.numbers),

@@ -68,7 +68,10 @@ def _scores(survey: Survey, chart: Curves) -> Iterator[str]:
     yield f"### {_escaped(chart.suite)}: {_escaped(chart.name)}"
     retentions = chart.retentions or ("",)
     rows = [
-        [policy, *(notation.mean(chart.means.get((policy, each))) for each in retentions)]
+        [
+            survey.label(policy),
+            *(notation.mean(chart.means.get((policy, each))) for each in retentions),
+        ]
         for policy in survey.policies
         if any((policy, each) in chart.means for each in retentions)
     ]

@@ -72,7 +72,7 @@ def _frame(survey: Survey) -> dict[str, Any]:
         "title": title(survey),
         "lead": lead(survey),
         "sections": _SECTIONS,
-        "looks": looks(survey.policies),
+        "looks": looks(survey.policies, survey.evidence.oracles),
         "hues": HUES,
         "grey": GREY,
         "signs": _SIGNS,

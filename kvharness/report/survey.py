@@ -77,8 +77,13 @@ class Survey:
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """All policies but the anchors."""
-        return tuple(policy for policy in self.policies if policy not in set(Anchor))
+        """All policies but the anchors and those that know the true answers."""
+        apart = {*Anchor, *self.evidence.oracles}
+        return tuple(policy for policy in self.policies if policy not in apart)
+
+    def label(self, policy: str) -> str:
+        """A policy's name as it is shown."""
+        return self.evidence.label(policy)
 
     def parts(self, scope: str, metric: str) -> tuple[str, ...]:
         """The suites of a scope on which a metric was measured."""

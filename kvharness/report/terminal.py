@@ -11,6 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from kvharness.cell import anchors_first
+from kvharness.claims.evidence import oracle_label
 from kvharness.contract import FIXED_ANCHORS, Anchor, retention_from_text
 from kvharness.items.suites import is_solvable
 from kvharness.settings.table import contract_settings
@@ -40,14 +41,15 @@ def over_items(records: Iterable[Record], metric: str) -> PlusMinus:
 def summarize(records: Sequence[Record], headers: Sequence[Header]) -> Iterator[str]:
     """Lines: what was run, a table for each suite, costs, and warnings."""
     yield from _provenance(headers)
+    label = partial(oracle_label, oracles=frozenset[str]().union(*(h.oracles for h in headers)))
     for suite in sorted({record.suite for record in records}):
         chosen = [record for record in records if record.suite == suite]
         yield ""
-        yield from _suite_tables(suite, chosen)
+        yield from _suite_tables(suite, chosen, label)
         yield from _warnings(suite, chosen)
     if records:
         yield ""
-        yield from _costs(records)
+        yield from _costs(records, label)
 
 
 def _provenance(headers: Sequence[Header]) -> Iterator[str]:
@@ -66,7 +68,12 @@ def _describe(settings: dict[str, Any]) -> str:
     return f"model {weights}, {model.get('dtype')} on {model.get('device')}; {', '.join(contract)}"
 
 
-def _table(title: str, records: Sequence[Record], show: Callable[[Sequence[Record]], str]) -> str:
+def _table(
+    title: str,
+    records: Sequence[Record],
+    show: Callable[[Sequence[Record]], str],
+    label: Callable[[str], str],
+) -> str:
     """A row for each policy, a column for each retention, and what ``show`` makes of a cell."""
     cells: dict[tuple[str, str | None], list[Record]] = defaultdict(list)
     for record in records:
@@ -77,18 +84,20 @@ def _table(title: str, records: Sequence[Record], show: Callable[[Sequence[Recor
     for policy in sorted({policy for policy, _ in cells}, key=anchors_first):
         # full and floor do not depend on the retention: their one cell holds for the whole row.
         keys = [(policy, None if policy in FIXED_ANCHORS else text) for text in columns]
-        rows.append([policy, *(show(cells[key]) if key in cells else "-" for key in keys)])
+        rows.append([label(policy), *(show(cells[key]) if key in cells else "-" for key in keys)])
     headers = [title, *(f"keep {text}" for text in columns)]
     table: str = tabulate(rows, headers=headers, disable_numparse=True)
     return table
 
 
-def _suite_tables(suite: str, records: Sequence[Record]) -> Iterator[str]:
+def _suite_tables(
+    suite: str, records: Sequence[Record], label: Callable[[str], str]
+) -> Iterator[str]:
     items = len({record.item_digest for record in records})
     score = records[0].score_name
     yield f"{suite}: mean {score} and nll (nats a token) with 95 % intervals over {items} items"
     for metric in (score, "nll"):
-        yield _table(metric, records, partial(_mean, metric))
+        yield _table(metric, records, partial(_mean, metric), label)
         yield ""
 
 
@@ -115,9 +124,9 @@ def _warnings(suite: str, records: Sequence[Record]) -> Iterator[str]:
         )
 
 
-def _costs(records: Sequence[Record]) -> Iterator[str]:
+def _costs(records: Sequence[Record], label: Callable[[str], str]) -> Iterator[str]:
     yield "realised retention, kept MiB, and milliseconds to score and select (median of items)"
-    yield _table("policy", records, _cost)
+    yield _table("policy", records, _cost, label)
     prefill = np.median([record.seconds.prefill for record in records])
     decode = np.median([record.seconds.decode for record in records])
     yield (

@@ -135,6 +135,7 @@ class Runner:
                 "data": dict(settings.data),
                 "options": settings.options(),
                 "policies": {slug: p.identity() for slug, p in self.policies.items()},
+                "oracles": sorted(slug for slug, p in self.policies.items() if p.oracle),
             }
         )
 

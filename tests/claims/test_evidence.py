@@ -173,3 +173,19 @@ def test_what_was_not_measured_is_told() -> None:
     evidence = Made().run("snapkv", "0.25").evidence()
     reason = evidence.values("qa", SNAPKV, "f1", Unit.ITEM)
     assert reason == "f1 was not measured for snapkv-r0.25 on qa"
+
+
+def test_every_run_says_who_knows_the_answers() -> None:
+    runs = [
+        Made(oracles=["cheat"]).run("cheat", "0.25"),
+        Made(oracles=["spy+window8"]).run("spy+window8", "0.25").run("h2o", "0.25"),
+        Made().run("oracle", "0.25"),
+    ]
+    evidence = Evidence.of(
+        Stored(each, replace(made.header, run=str(number)))
+        for number, made in enumerate(runs)
+        for each in made.records
+    )
+    assert evidence.oracles == {"oracle", "cheat", "spy+window8"}
+    labels = [evidence.label(name) for name in ("cheat", "spy+window8", "oracle", "h2o")]
+    assert labels == ["cheat (oracle)", "spy+window8 (oracle)", "oracle", "h2o"]

@@ -208,6 +208,33 @@ def test_a_control_that_was_not_run_is_none() -> None:
     assert not alone.whole
 
 
+# -- those who know the answers -------------------------------------------------------------------
+
+
+def cheating(difference: float) -> Made:
+    made = pair(spread(mean=difference, sd=0.1), oracles=["cheat"])
+    base = np.array([each.metrics["nll"] for each in made.records if each.policy == "random"])
+    return made.run("cheat", "0.25", nll=base - spread(mean=1.0, seed=3))
+
+
+def test_an_oracle_is_the_control_of_others_and_never_a_policy() -> None:
+    mine = claim(kind=Kind.NOT_BETTER, margin=0.1, control="sees")
+    sees = claim(id="sees", policy="cheat")
+    found, control = judge([mine, sees], cheating(0.0).evidence())
+    assert (found.verdict, control.verdict) == (SUPPORTED, SUPPORTED)
+    (alone,) = judge([sees], cheating(0.0).evidence())
+    assert alone.verdict is Verdict.NOT_EVALUATED
+    assert alone.reason == (
+        "cheat knows the true answers, so it is an oracle: it can be the control of another claim, "
+        "and is never compared as a policy"
+    )
+
+
+def test_a_policy_may_be_compared_with_an_oracle() -> None:
+    (found,) = judge([claim(baseline="cheat", kind=Kind.NOT_BETTER)], cheating(0.0).evidence())
+    assert found.verdict is SUPPORTED
+
+
 def test_without_records_the_control_does_not_matter() -> None:
     mine = claim(kind=Kind.NOT_BETTER, margin=0.1, control="sees", policy="sip")
     (found,) = judge([mine], pair(0.0).evidence())

@@ -93,3 +93,13 @@ def test_a_store_of_anchors_has_no_budget(
     store = Made().anchors().write(tmp_path)
     assert main(["budget", str(store), "--policy=full"]) == 2
     assert "no records of a policy with a retention" in capsys.readouterr().err
+
+
+def test_no_budget_is_recommended_for_what_knows_the_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Made(oracles=["cheat"]).anchors().recovers("cheat", "0.5", spread(mean=1.0, sd=0.1))
+    assert main(["budget", str(made.write(tmp_path / "store")), "--policy=cheat"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("cheat (oracle): how little of the cache is certified to do?")
+    assert "it knows the true answers: no budget is recommended to a policy that does not" in out

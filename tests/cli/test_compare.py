@@ -129,3 +129,12 @@ def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     store = run().write(tmp_path / "A")
     assert main(["compare", str(store), str(tmp_path / "B")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_whoever_knows_the_answers_is_marked(compare: Compare) -> None:
+    first, second = (
+        run(oracles=["cheat"]).run("cheat", "0.25", nll=spread(mean=mean, sd=0.1))
+        for mean in (1.0, 2.0)
+    )
+    out = compare(first, second)[1]
+    assert "\nqa cheat (oracle)-r0.25 -1.000" in out

@@ -141,6 +141,11 @@ class Lab:
     def evidence(self, records: Iterable[Record]) -> Evidence:
         return Evidence.of([Stored(record, self.header) for record in records], place="here")
 
+    def knowing(self, *oracles: str) -> Lab:
+        """The same policies, of which these know the true answers."""
+        settings = {**self.header.settings, "oracles": list(oracles)}
+        return replace(self, header=replace(self.header, settings=settings))
+
     def empty(self) -> Evidence:
         return Evidence(model="tiny", contract={}, records={})
 

@@ -56,6 +56,13 @@ def test_scores_of_each_suite(lab: Lab) -> None:
         assert "Mean with 95 % interval over 24 items." in part
 
 
+def test_whoever_knows_the_answers_is_marked(lab: Lab) -> None:
+    text = markdown(lab.knowing("keydiff").evidence(lab.records()), [])
+    assert "| keydiff (oracle) |" in text
+    assert "| keydiff  " not in text
+    assert "| oracle  " in text
+
+
 def test_nothing_is_marked_up_by_what_is_said(lab: Lab) -> None:
     name = "a|b <img src=x> *c* [d](e) `f`\ng"
     records = [replace(record, policy=name) for record in lab.records(["h2o"], suites=["qa"])]

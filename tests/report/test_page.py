@@ -113,6 +113,21 @@ def test_marks_are_filled_where_the_legend_says_so(lab: Lab, read: type[Page]) -
     assert ".anchor .mark.filled{fill:var(--c)" in html
 
 
+def test_whoever_knows_the_answers_is_marked_and_has_no_rank(lab: Lab, read: type[Page]) -> None:
+    found = read(page(lab.knowing("keydiff").evidence(lab.records()), [], [lab.header]))
+    first = [[row[0] for row in table if row] for table in found.tables.values()]
+    assert sum("keydiff (oracle)" in names for names in first) > len(SUITES)
+    assert not any("keydiff" in names for names in first)
+    assert found.data["labels"] == {"keydiff": "keydiff (oracle)"}
+    drawn = [given for _, given in found.tags if given.get("data-policy") == "keydiff"]
+    series = [kinds for each in drawn if "series" in (kinds := str(each.get("class")).split())]
+    assert series
+    assert all("anchor" in kinds for kinds in series)
+    tips = [tip for _, given in found.tags if (tip := given.get("data-tip")) and "keydiff" in tip]
+    assert tips
+    assert all("keydiff (oracle)" in tip for tip in tips)
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_curves(whole: Page, records: list[Record], suite: str) -> None:
     shown = whole.rows(f"{suite}: mean {SUITES[suite]} with")
@@ -375,7 +390,8 @@ def test_few_policies(lab: Lab, read: type[Page], policies: list[str]) -> None:
 def test_nothing(lab: Lab, read: type[Page]) -> None:
     found = read(page(lab.empty(), [], []))
     assert "There are no records." in found.text
-    assert found.data == {"policies": [], "retentions": [], "suites": [], "texts": []}
+    nothing: dict[str, object] = {"policies": [], "retentions": [], "suites": [], "texts": []}
+    assert found.data == {**nothing, "labels": {}}
 
 
 def test_a_policy_that_did_not_answer_all_items_has_no_rank(lab: Lab, read: type[Page]) -> None:

@@ -118,3 +118,11 @@ def test_rows_stand_in_the_order_of_the_last_column(lab: Lab) -> None:
 def test_only_anchors(lab: Lab, metric: str) -> None:
     survey = Survey.of(lab.evidence(lab.records(["full", "floor", "oracle"])))
     assert findings(survey, ALL, metric) == []
+
+
+def test_whoever_knows_the_answers_has_no_rank(lab: Lab) -> None:
+    survey = Survey.of(lab.knowing("keydiff").evidence(lab.records()))
+    assert "keydiff" not in survey.contenders
+    shown = findings(survey, ALL, "recovered")
+    assert all("keydiff" not in finding.standings for finding in shown)
+    assert best_first(shown)[0] != "keydiff"

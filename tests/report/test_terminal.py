@@ -119,6 +119,15 @@ def test_anchors_come_first_and_retentions_are_sorted_as_numbers() -> None:
     assert rows == ["full", "floor", "oracle", "h2o"]
 
 
+def test_whoever_knows_the_answers_is_marked() -> None:
+    header = replace(HEADER, settings={**HEADER.settings, "oracles": ["cheat", "oracle"]})
+    given = [records(name, [0.5, 0.5], "0.5") for name in ("cheat", "oracle", "h2o")]
+    shown = "\n".join(summarize([each for some in given for each in some], [HEADER, header]))
+    for table in re.split(r"(?=^\w+ +keep)", shown, flags=re.MULTILINE)[1:]:
+        rows = [line.partition("  ")[0] for line in table.splitlines()[2:5]]
+        assert sorted(rows) == ["cheat (oracle)", "h2o", "oracle"]
+
+
 def test_a_fixed_anchor_holds_for_every_column_and_what_is_missing_is_a_dash() -> None:
     shown = lines(
         records("full", [1.0, 1.0]),

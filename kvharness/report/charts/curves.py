@@ -105,7 +105,7 @@ def _curves(survey: Survey, suite: str, metric: str) -> Curves:
     )
     shares = [_share(text) for text in survey.retentions] or [1.0]
     x = Axis(low=0.0, high=max(shares) * _MARGIN, start=_LEFT, end=WIDTH - _RIGHT)
-    drawn = _lines(policies, survey.retentions, means, x, y)
+    drawn = _lines(survey, policies, means, x, y)
     return Curves(
         suite=suite,
         metric=metric,
@@ -137,8 +137,8 @@ def _ends(mean: Mean) -> Iterator[float]:
 
 
 def _lines(
+    survey: Survey,
     policies: Sequence[str],
-    retentions: Sequence[str],
     means: Mapping[tuple[str, str], Mean],
     x: Axis,
     y: Axis,
@@ -148,8 +148,13 @@ def _lines(
         shift = 0.0 if policy in FIXED_ANCHORS else _DODGE * (number - (len(policies) + 1) / 2)
         points.append(
             tuple(
-                _point(policy, retention, means[policy, retention], place=(x, y, shift))
-                for retention in retentions or ("",)
+                _point(
+                    survey.label(policy) + _where(policy, retention),
+                    retention,
+                    means[policy, retention],
+                    place=(x, y, shift),
+                )
+                for retention in survey.retentions or ("",)
                 if (policy, retention) in means
             )
         )
@@ -161,16 +166,19 @@ def _lines(
     ]
 
 
-def _point(policy: str, retention: str, mean: Mean, *, place: tuple[Axis, Axis, float]) -> Point:
+def _where(policy: str, retention: str) -> str:
+    return "" if policy in FIXED_ANCHORS else f", keep {retention}"
+
+
+def _point(name: str, retention: str, mean: Mean, *, place: tuple[Axis, Axis, float]) -> Point:
     x, y, shift = place
-    where = "" if policy in FIXED_ANCHORS else f", keep {retention}"
     interval = mean.interval
     return Point(
         x=round(x(_share(retention)) + shift, 1),
         y=y(mean.mean),
         low=None if interval is None else y(interval.low),
         high=None if interval is None else y(interval.high),
-        tip=f"{policy}{where}: {notation.mean(mean)}, n = {mean.units}",
+        tip=f"{name}: {notation.mean(mean)}, n = {mean.units}",
     )
 
 

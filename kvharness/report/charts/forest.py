@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kvharness.contract import FIXED_ANCHORS, Anchor
+from kvharness.contract import FIXED_ANCHORS
 from kvharness.report import notation
 from kvharness.report.charts.axis import Axis
 from kvharness.report.difference import Difference
 from kvharness.report.survey import CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from kvharness.report.survey import Survey
 
@@ -57,6 +57,7 @@ class Forest:
     Attributes:
         differences: what it shows, by policy and retention.
         policies: the largest mean difference first.
+        oracles: those that know the true answers.
     """
 
     scope: str
@@ -66,6 +67,7 @@ class Forest:
     axis: Axis
     facets: tuple[Facet, ...]
     differences: Mapping[tuple[str, str], Difference]
+    oracles: frozenset[str]
 
     @property
     def height(self) -> float:
@@ -84,7 +86,8 @@ def forest(survey: Survey, scope: str, metric: str) -> Forest | None:
     if not differences:
         return None
     policies = _order(survey.policies, differences)
-    axis = Axis.around(_ends(differences), start=_LEFT, end=WIDTH - _RIGHT, include=(0.0,))
+    ends = _ends(differences, survey.evidence.oracles)
+    axis = Axis.around(ends, start=_LEFT, end=WIDTH - _RIGHT, include=(0.0,))
     return Forest(
         scope=scope,
         metric=metric,
@@ -92,11 +95,12 @@ def forest(survey: Survey, scope: str, metric: str) -> Forest | None:
         policies=policies,
         axis=axis,
         facets=tuple(
-            _facet(retention, policies, differences, axis)
+            _facet(survey, retention, policies, differences, axis)
             for retention in survey.retentions
             if any(text == retention for _, text in differences)
         ),
         differences=differences,
+        oracles=survey.evidence.oracles,
     )
 
 
@@ -124,32 +128,35 @@ def _order(
     return tuple(sorted(there, key=lambda policy: -fmean(means[policy])))
 
 
-def _ends(differences: Mapping[tuple[str, str], Difference]) -> list[float]:
-    """Of the policies alone, if there are any: oracle is so far off that it would hide them."""
+def _ends(
+    differences: Mapping[tuple[str, str], Difference], oracles: Collection[str]
+) -> list[float]:
+    """Of the policies alone, if there are any: oracles are so far off that they would hide them."""
     ends: list[float] = []
     anchors: list[float] = []
     for (policy, _), each in differences.items():
         interval = each.interval
         found = [each.mean] if interval is None else [interval.low, interval.high]
-        (anchors if policy == Anchor.ORACLE else ends).extend(found)
+        (anchors if policy in oracles else ends).extend(found)
     return ends or anchors
 
 
 def _facet(
+    survey: Survey,
     retention: str,
     policies: Sequence[str],
     differences: Mapping[tuple[str, str], Difference],
     axis: Axis,
 ) -> Facet:
     rows = [
-        _row(policy, differences[policy, retention], axis, _TOP + _ROW * (number + 0.5))
+        _row(survey, policy, differences[policy, retention], axis, y=_TOP + _ROW * (number + 0.5))
         for number, policy in enumerate(policies)
         if (policy, retention) in differences
     ]
     return Facet(retention=retention, rows=tuple(rows))
 
 
-def _row(policy: str, difference: Difference, axis: Axis, y: float) -> Row:
+def _row(survey: Survey, policy: str, difference: Difference, axis: Axis, *, y: float) -> Row:
     interval = difference.interval
     return Row(
         policy=policy,
@@ -160,5 +167,8 @@ def _row(policy: str, difference: Difference, axis: Axis, y: float) -> Row:
         right=None if interval is None else axis(interval.high),
         clear=interval is not None and not interval.low <= 0 <= interval.high,
         beyond=not axis.low <= difference.mean <= axis.high,
-        tip=(f"{policy} minus {CHANCE}: {notation.difference(difference)}, n = {difference.units}"),
+        tip=(
+            f"{survey.label(policy)} minus {CHANCE}: {notation.difference(difference)}, n = "
+            f"{difference.units}"
+        ),
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvharness.claims.evidence import oracle_label
 from kvharness.contract import Anchor
 from kvharness.report.survey import CHANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 #: Light and dark, chosen together: at least 3:1 on their background, and as far apart as seven
 #: colours can be for normal, protan, deutan and tritan vision (0.09 in OKLab at least).
@@ -51,28 +52,35 @@ class Look:
 
     Attributes:
         name: of its CSS class: ``hue-3``, ``anchor`` or ``chance``.
+        label: of the policy.
         colours: light and dark.
         mark: shape of its points.
         dashed: whether its line is.
     """
 
     name: str
+    label: str
     colours: tuple[str, str]
     mark: Mark
     dashed: bool
 
 
-def looks(policies: Iterable[str]) -> dict[str, Look]:
-    """Hues and shapes repeat with different periods: 35 policies differ in one of the two."""
+def looks(policies: Iterable[str], oracles: Collection[str] = ()) -> dict[str, Look]:
+    """Hues and shapes repeat with different periods: 35 policies differ in one of the two.
+
+    ``oracles`` are drawn as the anchors are.
+    """
     found, number = {}, 0
     for policy in policies:
-        if policy in set(Anchor):
-            found[policy] = Look(name="anchor", colours=GREY, mark=_CIRCLE, dashed=True)
+        label = oracle_label(policy, oracles)
+        if policy in {*Anchor, *oracles}:
+            kind, colours, mark, dashed = "anchor", GREY, _CIRCLE, True
         elif policy == CHANCE:
-            found[policy] = Look(name="chance", colours=INK, mark=_CIRCLE, dashed=True)
+            kind, colours, mark, dashed = "chance", INK, _CIRCLE, True
         else:
             hue = number % len(HUES)
+            kind, colours, dashed = f"hue-{hue}", HUES[hue], False
             mark = MARKS[number % len(MARKS)]
-            found[policy] = Look(name=f"hue-{hue}", colours=HUES[hue], mark=mark, dashed=False)
             number += 1
+        found[policy] = Look(name=kind, label=label, colours=colours, mark=mark, dashed=dashed)
     return found

@@ -44,7 +44,7 @@ def forest_plot(forests: Sequence[Forest]) -> Figure:
 
 
 def _forest_row(row: Sequence[Axes], forest: Forest) -> None:
-    chosen = looks(sorted(forest.policies))
+    chosen = looks(sorted(forest.policies), forest.oracles)
     for axes in row[len(forest.facets) :]:
         axes.set_visible(False)
     for axes, facet in zip(row, forest.facets, strict=False):
@@ -53,7 +53,8 @@ def _forest_row(row: Sequence[Axes], forest: Forest) -> None:
             _whisker(axes, line, -forest.policies.index(line.policy), chosen[line.policy])
         axes.set_xlim(forest.axis.low, forest.axis.high)
         axes.set_title(f"keep {facet.retention}")
-        _name_rows(axes, forest.policies if axes is row[0] else [""] * len(forest.policies))
+        names = [chosen[policy].label for policy in forest.policies]
+        _name_rows(axes, names if axes is row[0] else [""] * len(names))
     row[0].set_ylabel(f"{forest.scope}, n = {forest.units}")
 
 

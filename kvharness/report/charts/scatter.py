@@ -103,7 +103,7 @@ def _dot(survey: Survey, suite: str, column: tuple[str, str], x: Axis, y: Axis) 
         x=x(kept),
         y=y(right),
         tip=(
-            f"{policy}{where}: evidence kept {notation.number(kept)}, score "
+            f"{survey.label(policy)}{where}: evidence kept {notation.number(kept)}, score "
             f"{notation.number(right)}, n = {len(score)}"
         ),
     )

@@ -82,7 +82,7 @@ function explorer(box, data) {
       return cell;
     }
     cell.dataset.item = at;
-    cell.dataset.tip = `${name} on ${label}: score ${number(found[3])}`;
+    cell.dataset.tip = `${data.labels[name] ?? name} on ${label}: score ${number(found[3])}`;
     cell.style.setProperty("--v", Math.max(0, Math.min(1, found[3])));
     return cell;
   }
@@ -102,7 +102,7 @@ function explorer(box, data) {
   function keyOf(policy) {
     const known = [...document.querySelectorAll("[data-focus]")].find((each) => each.dataset.focus === policy);
     if (known) return known.firstElementChild.cloneNode(true);
-    return document.createTextNode(policy);
+    return document.createTextNode(data.labels[policy] ?? policy);
   }
 
   function outputs() {

@@ -32,3 +32,9 @@ def test_anchors_and_chance_have_no_hue() -> None:
     chosen = looks(["full", "floor", "oracle", "random", "h2o"])
     assert [look.name for look in chosen.values()] == ["anchor"] * 3 + ["chance", "hue-0"]
     assert [look.dashed for look in chosen.values()] == [True] * 4 + [False]
+
+
+def test_whoever_knows_the_answers_looks_like_an_anchor_and_says_so() -> None:
+    chosen = looks(["cheat", "oracle", "h2o"], {"oracle", "cheat"})
+    assert [look.name for look in chosen.values()] == ["anchor", "anchor", "hue-0"]
+    assert [look.label for look in chosen.values()] == ["cheat (oracle)", "oracle", "h2o"]
