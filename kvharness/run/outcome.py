@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvharness.items.repetition import Novelty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from kvharness.cell import Cell
@@ -36,6 +36,12 @@ class GroupOutcome:
     def failure(self, cell: Cell) -> str:
         """Why a cell has no result; empty where it has one."""
         return self.refused or self.failures.get(cell.name, "")
+
+    def sort(self, items: Sequence[str]) -> None:
+        """Put the records of each cell in the order of the items' names."""
+        order = {name: number for number, name in enumerate(items)}
+        for records in self.records.values():
+            records.sort(key=lambda record: order[record.item])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

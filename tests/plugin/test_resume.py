@@ -8,7 +8,7 @@ import pytest
 
 from kvharness.model.loaded import Runtime
 from kvharness.records.engine_version import ENGINE_VERSION
-from kvharness.run import runner
+from kvharness.run import identity
 from tests.plugin.conftest import finish, stable
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def test_another_version_of_the_engine_computes_everything_again(
     count: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert count() == (8, 0)
-    monkeypatch.setattr(runner, "ENGINE_VERSION", ENGINE_VERSION + 1)
+    monkeypatch.setattr(identity, "ENGINE_VERSION", ENGINE_VERSION + 1)
     assert count() == (8, 0)
     monkeypatch.undo()
     assert count() == (0, 8)

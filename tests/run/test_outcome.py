@@ -6,6 +6,7 @@ from fractions import Fraction
 from kvharness.cell import Cell, Group
 from kvharness.items.repetition import Novelty
 from kvharness.run.outcome import GroupOutcome, Tallies, Tally
+from tests.runs import a_record
 
 
 def a_cell(policy: str) -> Cell:
@@ -20,6 +21,14 @@ def test_what_refuses_a_group_refuses_each_of_its_cells() -> None:
 def test_a_failure_is_of_one_cell() -> None:
     outcome = GroupOutcome(failures={a_cell("a").name: "broken"})
     assert [outcome.failure(a_cell(name)) for name in ("a", "b")] == ["broken", ""]
+
+
+def test_records_are_put_in_the_order_of_items() -> None:
+    outcome = GroupOutcome()
+    for name in ("b", "c", "a"):
+        outcome.records["cell"].append(a_record(name, item=name))
+    outcome.sort(["c", "a", "b"])
+    assert [record.key for record in outcome.records["cell"]] == ["c", "a", "b"]
 
 
 def a_tally(group: str, computed: int, reused: int = 0, *, distinct: int = 0) -> Tally:
