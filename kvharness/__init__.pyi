@@ -23,11 +23,11 @@ from .policy.observation.base import Observer as Observer
 from .policy.observation.base import afterwards as afterwards
 from .policy.observation.drawn import Drawn as Drawn
 from .policy.observation.growth import Growth as Growth
+from .policy.observation.part import Part as Part
+from .policy.observation.part import Probed as Probed
 from .policy.observation.probe import Ends as Ends
 from .policy.observation.probe import Material as Material
-from .policy.observation.probe import Part as Part
 from .policy.observation.probe import Probe as Probe
-from .policy.observation.probe import Probed as Probed
 from .policy.observation.probe import RandomTokens as RandomTokens
 from .policy.observation.probe import Repeat as Repeat
 from .policy.observation.probe import Text as Text

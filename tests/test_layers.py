@@ -78,6 +78,13 @@ def test_there_is_no_circle_and_few_floors(arrows: Mapping[str, set[str]]) -> No
     assert max(floor.values()) <= 10, floor
 
 
+def test_no_module_is_in_a_circle_inside_its_room(graph: Any) -> None:
+    """For types too; what a package's face exports in its stub is no import."""
+    imports = {each: graph.find_modules_directly_imported_by(each) for each in graph.modules}
+    # It raises CycleError, which names the modules.
+    assert len([*TopologicalSorter(imports).static_order()]) == len(graph.modules)
+
+
 def test_no_folder_but_that_of_the_methods_has_many_modules(graph: Any) -> None:
     folders = Counter(
         module.rpartition(".")[0]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kvharness.model.loaded import Runtime
     from kvharness.model.watch import Guard
     from kvharness.policy.observation.base import Observation
-    from kvharness.policy.observation.probe import Part, Probed
+    from kvharness.policy.observation.part import Part, Probed
     from kvharness.policy.observation.reading import Ahead, AttentionCall
     from kvharness.pretrained.prompt import Encoder
 

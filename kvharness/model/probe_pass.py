@@ -11,7 +11,7 @@ from kvharness.errors import ModelProblem
 from kvharness.model.attention import reading
 from kvharness.model.evicted_cache import BatchCache, Kept
 from kvharness.model.out_of_memory import explained
-from kvharness.policy.observation.probe import Probed
+from kvharness.policy.observation.part import Probed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
-    from kvharness.policy.observation.probe import Part
+    from kvharness.policy.observation.part import Part
     from kvharness.policy.observation.reading import AttentionCall
 
 #: Tokens of a part per forward pass: bounds the mask at H / K x 512 x n numbers.

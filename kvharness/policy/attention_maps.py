@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy.observation.probe import Probed
+    from kvharness.policy.observation.part import Probed
     from kvharness.policy.view import View
 
 #: Tokens of a probe per step of its attention: bounds memory at H x 256 x n floats.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kvharness.contract import Protection
 from kvharness.policy.view import Capabilities, Positions, Step, View
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kvharness.pretrained.find import ModelSource
 
 
-T = TypeVar("T")
 _GLOBAL = "full_attention"
 
 #: Of the interface: what this package, `kvharness.testing` and `kvharness.training` export. It

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvharness.contract import EvictMode
 from kvharness.policy.observation.probe import Probe
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kvharness.policy.interface import T
     from kvharness.policy.observation.base import Observation
-    from kvharness.policy.observation.probe import Probed
+    from kvharness.policy.observation.part import Probed
+
+
+T = TypeVar("T")
 
 
 class Positions(StrEnum):

@@ -27,7 +27,7 @@ from kvharness.model import context_reading
 from kvharness.model import probe_pass as probing_module
 from kvharness.model.context_reading import prefill
 from kvharness.model.evicted_cache import Kept
-from kvharness.policy.observation.probe import Material, Part, Probe
+from kvharness.policy.observation.probe import Material, Probe
 from kvharness.records.record import Record
 from tests.conftest import tiny_config
 from tests.engine.test_item_run import (
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from kvharness.engine.answer import Answers
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
+    from kvharness.policy.observation.part import Part
     from tests.conftest import MakePair
 
 TOKENS = 24

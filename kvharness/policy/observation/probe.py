@@ -11,11 +11,10 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from kvharness.policy.observation.base import Observation, afterwards
+from kvharness.policy.observation.part import Part, Probed
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    from torch import Tensor
 
     from kvharness.policy.observation.base import Observer
     from kvharness.policy.observation.drawn import Drawn
@@ -40,32 +39,6 @@ class Material:
     context: tuple[int, ...]
     encoder: Encoder
     vocabulary: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """``ids`` to read at once after the context, about its tokens ``first .. last - 1``."""
-
-    ids: tuple[int, ...]
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probed:
-    """What one layer made of one part of a probe; ``m`` tokens, other letters as in `View`.
-
-    Attributes:
-        queries: ``[H, m, d]``, post-RoPE.
-        keys: ``[K, m, d]``, post-RoPE: beside the context's, each query sees those up to its own.
-        first: the part is about the context tokens ``first .. last - 1``.
-        last: one past them.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    first: int
-    last: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from kvharness.policy.observation.probe import Part, Probed
+    from kvharness.policy.observation.part import Part, Probed
     from kvharness.pretrained.prompt import Encoder
 
 
