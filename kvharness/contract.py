@@ -78,6 +78,9 @@ class Protection:
         return Protection(sinks=sinks, recents=recents)
 
 
+#: Settings of the contract that every key and header has. One that came later is not in the key
+#: while it has its default, so that its coming makes no record stale.
+FIRST = ("context", "sinks", "recents", "question", "evict")
 #: Settings of the contract that are parts of its protection.
 _PROTECTED = ("sinks", "recents")
 

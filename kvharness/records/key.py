@@ -11,13 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kvharness.cell import Cell
-    from kvharness.contract import Contract
 
 
 def shared_key(
-    model: Mapping[str, str], contract: Contract, *, generate: str, schema: int, engine: int
+    model: Mapping[str, str],
+    contract: Mapping[str, object],
+    *,
+    generate: str,
+    schema: int,
+    engine: int,
 ) -> dict[str, object]:
-    """What all records of a run have in common; `Runtime.identity` gives ``model``.
+    """What all records of a run have in common.
+
+    `RunIdentity` gives ``model`` and ``contract``.
 
     ``schema`` and ``engine`` are the versions of the store and of the engine's behaviour.
     """
@@ -27,7 +33,7 @@ def shared_key(
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),
         "model": dict(model),
-        "contract": contract.as_dict(),
+        "contract": dict(contract),
         "generate": generate,
     }
 

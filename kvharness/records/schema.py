@@ -10,6 +10,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from kvharness.contract import FIRST
 from kvharness.errors import StoreProblem, UsageProblem
 from kvharness.records.header import Header
 from kvharness.records.record import Held, QuestionRecord, Record, Seconds
@@ -36,8 +37,6 @@ from kvharness.settings.setting import Setting, as_text
 from kvharness.settings.table import contract_settings
 
 SCHEMA = 1
-#: Of the contract, in every header of this schema; others came later.
-_FIRST = ("context", "sinks", "recents", "question", "evict")
 #: What the functions here raise; RecursionError for values nested by the hundred.
 INVALID = (ValueError, RecursionError)
 _MODEL = ("digest", "note", "dtype", "device", "kernel", "threads", "template")
@@ -106,8 +105,8 @@ def _decode(kind: str, line: bytes) -> dict[str, Any]:
 
 def _contract(value: Any) -> dict[str, Any]:
     parsers = {name: _of_setting(each) for name, each in contract_settings().items()}
-    later = {name: parser for name, parser in parsers.items() if name not in _FIRST}
-    found: dict[str, Any] = known({name: parsers[name] for name in _FIRST}, later)(value)
+    later = {name: parser for name, parser in parsers.items() if name not in FIRST}
+    found: dict[str, Any] = known({name: parsers[name] for name in FIRST}, later)(value)
     return found
 
 

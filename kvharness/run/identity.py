@@ -63,7 +63,7 @@ class RunIdentity:
         settings = self._settings
         shared = shared_key(
             self.model,
-            settings.contract,
+            settings.keyed_contract(),
             generate=settings.generate,
             schema=SCHEMA,
             engine=ENGINE_VERSION,
@@ -83,6 +83,7 @@ class RunIdentity:
         return Header.create(
             {
                 **self.shared,
+                "contract": settings.contract.as_dict(),
                 "model": {**describe(self._source), **self.model},
                 "seeds": settings.seeds,
                 "items": settings.items,

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kvharness.contract import Contract, budget_of
+from kvharness.contract import FIRST, Contract, budget_of
 from kvharness.discovery.spec import EVERY, PolicySpec
 from kvharness.errors import UsageProblem
 from kvharness.items.suites import SUITES
@@ -84,6 +84,15 @@ class Settings(SettingTable):
     def keyed(self) -> dict[str, str]:
         """Those of `options` that nothing else in the key of a record says."""
         return self._unless_default(each for each in settings_of(Reach.ANSWER) if each.keyed)
+
+    def keyed_contract(self) -> dict[str, object]:
+        """The contract as keys of records have it: see `kvharness.contract.FIRST`."""
+        known = contract_settings()
+        return {
+            name: value
+            for name, value in self.contract.as_dict().items()
+            if name in FIRST or as_text(value) != known[name].default
+        }
 
     def _unless_default(self, chosen: Iterable[Setting[Any]]) -> dict[str, str]:
         found = {each: each.show(self.values[each.flag]) for each in chosen}

@@ -314,7 +314,9 @@ POLICIES = Path(str(kvharness_policies.__file__)).parent
 def keys() -> dict[str, str]:
     """Of every policy, for a model and an item that are always the same."""
     known = registry.installed()
-    shared = shared_key({"digest": "0123"}, Contract(), generate="first", schema=1, engine=1)
+    shared = shared_key(
+        {"digest": "0123"}, Contract().as_dict(), generate="first", schema=1, engine=1
+    )
     cell = Cell(suite="qa", policy="any", retention=Fraction(1, 4), seed=1)
     plain = [PolicySpec(name=name) for name, found in known.items() if not found.wraps]
     loaded = [registry.load(spec, known) for spec in (*plain, *PolicySpec.parse_list(WRAPPED))]

@@ -138,12 +138,9 @@ def test_each_of_them_changes_the_keys(ran: Finished, setting: str) -> None:
     shutil.rmtree(ran.lab.folder / "others")
 
 
-def test_a_default_setting_that_is_no_contract_changes_no_key(before: Lab) -> None:
-    """As runs of a version without it have it: what else would a recording be good for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delattr(SettingTable, "fold")
-        result = before.run("--kv-seeds=1")
-        result.stdout.fnmatch_lines(["0 records computed, 8 reused; store: *"])
+def test_a_setting_that_comes_makes_no_record_stale_while_it_has_its_default(before: Lab) -> None:
+    result = before.run("--kv-seeds=1")
+    result.stdout.fnmatch_lines(["0 records computed, 8 reused; store: *"])
 
 
 def test_a_replay_demands_them(ran: Finished) -> None:

@@ -52,7 +52,8 @@ BASE: dict[str, Any] = {
 
 def key_of(parts: dict[str, Any]) -> str:
     names = ("generate", "schema", "engine")
-    shared = shared_key(parts["model"], parts["contract"], **{name: parts[name] for name in names})
+    contract = parts["contract"].as_dict()
+    shared = shared_key(parts["model"], contract, **{name: parts[name] for name in names})
     return record_key(shared, parts["policy"], parts["cell"], parts["item"])
 
 
