@@ -19,7 +19,6 @@ from .policy.interface import Stepping as Stepping
 from .policy.interface import as_policy as as_policy
 from .policy.observation.base import Observation as Observation
 from .policy.observation.base import Observations as Observations
-from .policy.observation.base import Observer as Observer
 from .policy.observation.base import afterwards as afterwards
 from .policy.observation.drawn import Drawn as Drawn
 from .policy.observation.growth import Growth as Growth
@@ -33,6 +32,7 @@ from .policy.observation.probe import Repeat as Repeat
 from .policy.observation.probe import Text as Text
 from .policy.observation.reading import Ahead as Ahead
 from .policy.observation.reading import AttentionCall as AttentionCall
+from .policy.observation.reading import Observer as Observer
 from .policy.observation.reading import Reading as Reading
 from .policy.observation.standard import Boundaries as Boundaries
 from .policy.observation.standard import ColumnSums as ColumnSums

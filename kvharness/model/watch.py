@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
-    from kvharness.policy.observation.base import Observation, Observer
-    from kvharness.policy.observation.reading import AttentionCall, Reading
+    from kvharness.policy.observation.base import Observation
+    from kvharness.policy.observation.reading import AttentionCall, Observer, Reading
 
     #: Entered around the code of an observation, which is its argument.
     Guard = Callable[[Observation[Any]], AbstractContextManager[object]]

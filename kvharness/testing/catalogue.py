@@ -23,6 +23,7 @@ from kvharness.testing.checks import (
 from kvharness.testing.examples import MODELLED, PURE
 from kvharness.testing.mistake import Mistake
 from kvharness.testing.one_thread import one_thread
+from kvharness.testing.samples import unsampled
 from kvharness.testing.subject import as_given, learns
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Check:
 
     def why_not(self, policy: Policy) -> str | None:
         """Why it is left out for a policy; None when it is not."""
-        return self.applies(policy) or (_unless_sampled(policy) if self.drawn else None)
+        return self.applies(policy) or (unsampled(policy.needs) or None if self.drawn else None)
 
     @property
     def name(self) -> str:
@@ -104,14 +105,6 @@ def _if_it_sees_sums(policy: Policy) -> str | None:
 def _unless_learned(policy: Policy) -> str | None:
     made = learns(policy)
     return "it gets ready for a model, and the session has a layer of its own" if made else None
-
-
-def _unless_sampled(policy: Policy) -> str | None:
-    """Cases cannot be drawn of what only its author knows."""
-    lacking = sorted(str(each) for each in policy.needs if not each.sampled)
-    if not lacking:
-        return None
-    return f"{lacking[0]} draws no samples; give it a method sample(drawn)"
 
 
 #: Every check; `left_out` says which of them do not apply to a policy.

@@ -182,10 +182,11 @@ def test_without_a_policy_every_installed_one_is_checked(pytester: pytest.Pytest
 
 @dataclass(frozen=True)
 class Unsampled(Observation[float]):
-    """What its author draws no samples of."""
+    """What its author draws no samples of, and the kit cannot."""
 
     def observing(self, reading: Reading) -> Any:
-        return afterwards(lambda: dict.fromkeys(reading.layers, 1.0))
+        depth = float(reading.model.config.num_hidden_layers)
+        return afterwards(lambda: dict.fromkeys(reading.layers, depth))
 
 
 @dataclass(frozen=True)
@@ -225,4 +226,5 @@ def test_without_samples_only_what_a_model_makes_is_checked() -> None:
     for check in checks_for(blind):
         check.function(blind, count=3)
     reasons = {reason for check, reason in left_out(blind).items() if check == "scores_fit"}
-    assert reasons == {"Unsampled() draws no samples; give it a method sample(drawn)"}
+    told = "Unsampled() cannot be drawn (it looks at the model); give it a method sample(drawn)"
+    assert reasons == {told}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from kvharness.policy.observation.drawn import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,25 +20,9 @@ if TYPE_CHECKING:
 
     from kvharness.policy.observation.drawn import Drawn
     from kvharness.policy.observation.growth import Growth
-    from kvharness.policy.observation.reading import AttentionCall, Reading
+    from kvharness.policy.observation.reading import AttentionCall, Observer, Reading
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Observer(Protocol[T_co]):
-    """Notes what it is shown of one pass over a context."""
-
-    def attended(self, call: AttentionCall) -> None:
-        """A compressed layer attends, with ``B = 1``; the tensors are the model's: leave them."""
-        ...
-
-    def found(self) -> Mapping[int, T_co]:
-        """What it made of each compressed layer, by the model's index, after the pass.
-
-        Called with gradients allowed; detach what needs them no longer.
-        """
-        ...
 
 
 class Observation(ABC, Generic[T]):
@@ -85,14 +71,11 @@ class Observation(ABC, Generic[T]):
     def sample(self, drawn: Drawn) -> T:
         """What it would make of a layer of numbers, for the conformance kit; copies, never views.
 
-        Without it, the checks that draw cases are left out for policies that declare it.
+        By default it is shown a reading of this one layer: it attends, ids may be read after it,
+        and the future is known. What looks at the model itself has to say what it would see;
+        otherwise the checks that draw cases are left out for policies that declare it.
         """
-        raise NotImplementedError(f"{self} has no sample(drawn)")
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the conformance kit can draw it."""
-        return type(self).sample is not Observation.sample
+        return shown(self.observing, drawn)
 
 
 #: What a policy declares.

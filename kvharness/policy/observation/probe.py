@@ -16,9 +16,7 @@ from kvharness.policy.observation.part import Part, Probed
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from kvharness.policy.observation.base import Observer
-    from kvharness.policy.observation.drawn import Drawn
-    from kvharness.policy.observation.reading import Reading
+    from kvharness.policy.observation.reading import Observer, Reading
     from kvharness.pretrained.prompt import Encoder
 
 _REPEAT_ALL = "Repeat the previous context exactly."
@@ -68,21 +66,6 @@ class Probe(Observation["tuple[Probed, ...]"]):
             return reading.after(self.parts(material), self.start(len(reading.context)))
 
         return afterwards(found)
-
-    def sample(self, drawn: Drawn) -> tuple[Probed, ...]:
-        """Id ``i`` of a probe has queries and keys of context token ``i`` modulo ``n``."""
-        tokens = drawn.tokens
-        context = tuple(range(tokens))
-        material = Material(context=context, encoder=drawn.encoder, vocabulary=tokens)
-        return tuple(
-            Probed(
-                queries=drawn.queries[:, [each % tokens for each in part.ids]],
-                keys=drawn.keys[:, [each % tokens for each in part.ids]],
-                first=part.first,
-                last=part.last,
-            )
-            for part in self.parts(material)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

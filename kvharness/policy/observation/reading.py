@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from kvharness.policy.observation.part import Part, Probed
     from kvharness.pretrained.prompt import Encoder
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +117,20 @@ class Reading(Protocol):
 
         Raises:
             ModelProblem: the observation does not declare ``future``, or nobody asks anything.
+        """
+        ...
+
+
+class Observer(Protocol[T_co]):
+    """Notes what it is shown of one pass over a context."""
+
+    def attended(self, call: AttentionCall) -> None:
+        """A compressed layer attends, with ``B = 1``; the tensors are the model's: leave them."""
+        ...
+
+    def found(self) -> Mapping[int, T_co]:
+        """What it made of each compressed layer, by the model's index, after the pass.
+
+        Called with gradients allowed; detach what needs them no longer.
         """
         ...

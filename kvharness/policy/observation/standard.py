@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from kvharness.policy.observation.base import Observer
     from kvharness.policy.observation.drawn import Drawn
     from kvharness.policy.observation.growth import Growth
-    from kvharness.policy.observation.reading import AttentionCall, Reading
+    from kvharness.policy.observation.reading import AttentionCall, Observer, Reading
 
 T = TypeVar("T")
 
@@ -68,9 +67,6 @@ class Queries(Observation["Tensor"]):
         """They are of tokens that were read, whatever stays."""
         del index
         return value
-
-    def sample(self, drawn: Drawn) -> Tensor:
-        return drawn.queries[:, -self.count :].clone()
 
 
 @dataclass(frozen=True)
@@ -128,9 +124,6 @@ class Future(Observation["Tensor"]):
         index = torch.where(known, positions, 0).expand(-1, -1, group, -1)
         ahead: Tensor = future.expand(len(index), -1, -1, -1).gather(3, index) * known
         return ahead.flatten(0, 1)
-
-    def sample(self, drawn: Drawn) -> Tensor:
-        return drawn.ahead.clone()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from kvharness.testing.mistake import Mistake
 from kvharness.testing.model import MODEL_SHAPE, TinyModel
 from kvharness.testing.reading import read
 from kvharness.testing.reads import OBSERVING, READY, SCORING, uncovered
+from kvharness.testing.samples import unsampled
 from kvharness.testing.subject import as_given, cases_for, ready
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_reads_are_in_the_key(policy: Policy | ScoreFunction, *, count: int = P
     _expect_covered(offered, READY)
     _observe(policy)
     _expect_covered(offered, OBSERVING)
-    if all(each.sampled for each in subject.needs):
+    if not unsampled(subject.needs):
         _score(policy, subject, count)
 
 

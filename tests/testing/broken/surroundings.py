@@ -75,7 +75,13 @@ class ObservesAFile(Zeros):
 
 @dataclass(frozen=True)
 class Unsampled(FromAFile):
+    """Of a model, so that the kit cannot draw it."""
+
     sample = Observation.sample
+
+    def observing(self, reading: Reading) -> Any:
+        assert not reading.model.training
+        return super().observing(reading)
 
 
 class ObservesAFileUnsampled(Zeros):
