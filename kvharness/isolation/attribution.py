@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _LIBRARIES = tuple(
     f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent)
 )
+#: Python's own library, which has packages of others in a folder below.
+_PYTHON = sysconfig.get_paths()["stdlib"] + os.sep
 
 
 @contextmanager
@@ -95,9 +98,13 @@ def left_changed(changed: list[str]) -> str:
     )
 
 
+def _is_own(file: str) -> bool:
+    inside = file.startswith(_PYTHON) and "site-packages" not in file
+    return not (inside or file.startswith(_LIBRARIES))
+
+
 def _place(error: BaseException) -> str:
     """Where in the policy's own code it happened: `` (mine.py:12)``."""
     frames = reversed(traceback.extract_tb(error.__traceback__))
-    own = (frame for frame in frames if not frame.filename.startswith(_LIBRARIES))
-    frame = next(own, None)
+    frame = next((frame for frame in frames if _is_own(frame.filename)), None)
     return f" ({Path(frame.filename).name}:{frame.lineno})" if frame else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +14,9 @@ from kvharness.model.out_of_memory import is_lack, too_large
 from kvharness.model.prefilled import Observing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
+
+    from transformers import PreTrainedModel
 
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     #: Entered around the code of an observation, which is its argument.
     Guard = Callable[[Observation[Any]], AbstractContextManager[object]]
 
+    _Hook = tuple[dict[int, Any], int]
+
 R = TypeVar("R")
+_OBSERVER = ("attended", "found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +84,47 @@ class Watch:
         self._guard = guard
         self._stack = ExitStack()
         self._observer: Observer[Any] | None = None
+        self._hooks: list[_Hook] = []
         self._problem: ModelProblem | None = None
 
     def enter(self) -> None:
-        self._observer = self._tried(
-            lambda: self._stack.enter_context(self.observation.observing(self._context))
-        )
+        there = {(id(hooks), name) for hooks, name in _hooks(self._runtime.model)}
+        self._observer = self._tried(self._entered)
+        self._hooks = [
+            (hooks, name)
+            for hooks, name in _hooks(self._runtime.model)
+            if (id(hooks), name) not in there
+        ]
+
+    def _entered(self) -> Observer[Any]:
+        manager = self.observation.observing(self._context)
+        if not isinstance(manager, AbstractContextManager):
+            raise TypeError(
+                f"observing returned a {type(manager).__name__}, expected a context manager that "
+                f"yields an observer: write @contextmanager above it"
+            )
+        observer = self._stack.enter_context(manager)
+        lacking = [name for name in _OBSERVER if not callable(getattr(observer, name, None))]
+        if lacking:
+            raise TypeError(
+                f"observing yielded a {type(observer).__name__} without {' and '.join(lacking)}, "
+                f"expected an observer with attended(call) and found()"
+            )
+        return observer
 
     def leave(self) -> None:
         self._tried(self._stack.close)
+        self._tried(self._put_back)
+
+    def _put_back(self) -> None:
+        left = [(hooks, name) for hooks, name in self._hooks if name in hooks]
+        for hooks, name in left:
+            del hooks[name]
+        if left:
+            raise ModelProblem(
+                f"it left {len(left)} hooks on the model, which all policies share; remove them "
+                f"when its context manager ends"
+            )
 
     def attended(self, call: AttentionCall) -> None:
         observer = self._observer
@@ -114,9 +151,17 @@ class Watch:
     def _values(self, prefilled: Prefilled) -> dict[int, Any]:
         assert self._observer is not None  # noqa: S101 - without one there is a problem
         found = self._observer.found()
-        lacking = [layer for layer in prefilled.layers if layer not in found]
+        if not isinstance(found, Mapping):
+            raise TypeError(
+                f"found returned a {type(found).__name__}, expected a dict from each of "
+                f"reading.layers to what it made of it"
+            )
+        lacking = [str(layer) for layer in prefilled.layers if layer not in found]
         if lacking:
-            raise ModelProblem(f"it found nothing of layer {lacking[0]}")
+            raise ModelProblem(
+                f"it found nothing of layer {', '.join(lacking)}; found must have each of "
+                f"reading.layers"
+            )
         return {layer: found[layer] for layer in prefilled.layers}
 
     def _tried(self, action: Callable[[], R]) -> R | None:
@@ -125,6 +170,16 @@ class Watch:
             self._problem = self._problem or found.problem
             return None
         return found
+
+
+def _hooks(model: PreTrainedModel) -> list[_Hook]:
+    """Every forward hook there is: the dict that holds it, and its name there."""
+    return [
+        (hooks, name)
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)  # noqa: SLF001 - no others
+        for name in hooks
+    ]
 
 
 def _versions(call: AttentionCall) -> list[int]:

@@ -95,10 +95,10 @@ class View:
             ValueError: the view does not carry it; says how to declare it.
         """
         if observation not in self.observed:
-            when = "" if observation.grows else ", which is made of a whole context only"
+            when = "" if observation.grows else "; it is never there between evictions"
             raise ValueError(
-                f"this view carries no {observation}{when}; declare needs = "
-                f"frozenset({{{observation}}})"
+                f"this view carries no {observation}; declare needs = "
+                f"frozenset({{{observation}}}){when}"
             )
         value: T = self.observed[observation]
         return value

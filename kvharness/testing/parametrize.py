@@ -73,10 +73,11 @@ def left_out_lines(items: Iterable[pytest.Item]) -> list[str]:
     tests = {id(test): test for test in (getattr(item, "function", None) for item in items)}
     notes = [note for test in tests.values() if (note := getattr(test, LEFT_OUT, None))]
     lines = [
-        f"  {name} without {check}: {reason}"
+        f"  {name} without {', '.join(check for check in reasons if reasons[check] == reason)}: "
+        f"{reason}"
         for note in notes
         for name, reasons in note.items()
-        for check, reason in reasons.items()
+        for reason in dict.fromkeys(reasons.values())
     ]
     return [f"kvharness: {len(CHECKS)} checks, version {VERSION}", *lines] if notes else []
 

@@ -176,9 +176,8 @@ class Whole(Places):
 def test_what_does_not_grow_is_not_there_on_the_way(runtime: Runtime, contract: Any) -> None:
     (failed,) = run_item(make_setup(runtime, contract), make_item(), [scripted(Follows(Whole()))])
     assert isinstance(failed, Failure)
-    assert "this view carries no Whole(wrong=''), which is made of a whole context only" in (
-        failed.reason
-    )
+    assert "this view carries no Whole(wrong=''); declare needs" in failed.reason
+    assert "it is never there between evictions" in failed.reason
 
 
 def test_a_fork_goes_on_alone(runtime: Runtime) -> None:

@@ -38,13 +38,15 @@ class Broken(Observation[Any]):
         if self.how == "early":
             reading.layers  # noqa: B018 - it raises
         hooks = []
-        if self.how == "hook":
+        if self.how in {"hook", "leaves"}:
             layers: Any = reading.model.get_decoder().layers
-            hooks = [layers[1].register_forward_hook(self.hook) for _ in range(2)]
+            does = self.hook if self.how == "hook" else lambda *_: None
+            hooks = [layers[1].register_forward_hook(does) for _ in range(2)]
         try:
-            yield BrokenObserver(self.how, reading)
+            nothing: Any = None
+            yield nothing if self.how == "nothing" else BrokenObserver(self.how, reading)
         finally:
-            for hook in hooks:
+            for hook in hooks[self.how == "leaves" :]:
                 hook.remove()
         if self.how == "after":
             raise ValueError("after the pass")
@@ -75,6 +77,8 @@ class BrokenObserver:
             return self.reading.ahead().attention
         if self.how == "memory":
             raise MemoryError
+        if self.how == "none":
+            return None
         return {0: 1.0} if self.how == "lacks" else dict.fromkeys(self.reading.layers, 1.0)
 
 
@@ -90,7 +94,10 @@ WRONG = {
     "found": "ValueError: at the end",
     "peeks": "only an oracle knows what follows; Broken must declare future = True for that",
     "memory": "MemoryError",
-    "lacks": "it found nothing of layer 1",
+    "lacks": "it found nothing of layer 1; found must have each of reading.layers",
+    "none": "TypeError: found returned a NoneType, expected a dict from each of reading.layers",
+    "nothing": "TypeError: observing yielded a NoneType without attended and found, expected an",
+    "leaves": "it left 1 hooks on the model, which all policies share; remove them when its",
 }
 
 
@@ -121,6 +128,36 @@ def test_only_whoever_declares_it_fails(runtime: Runtime, how: str) -> None:
         raise ModelProblem(failed.reason)
     assert torch.get_default_dtype() is torch.float32
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in runtime.model.modules())
+
+
+@dataclass(frozen=True)
+class NoManager(Observation[float]):
+    def observing(self, reading: Reading) -> Any:
+        return BrokenObserver("-", reading)
+
+
+@dataclass(frozen=True)
+class NeverYields(Observation[float]):
+    @contextmanager
+    def observing(self, reading: Reading) -> Iterator[Observer[float]]:
+        if not reading.context:
+            yield BrokenObserver("-", reading)
+
+
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        (NoManager(), "TypeError: observing returned a BrokenObserver, expected a context manager"),
+        (NeverYields(), "RuntimeError: generator didn't yield"),
+    ],
+)
+def test_observing_is_a_context_manager(
+    runtime: Runtime, observation: Observation[Any], reason: str
+) -> None:
+    (failed,) = run_item(make_setup(runtime), make_item(), [scripted(Reads(observation))])
+    assert isinstance(failed, Failure)
+    assert failed.reason.startswith(f"{observation} cannot be observed: {reason}")
+    assert ".py:" not in failed.reason, "no place in a library"
 
 
 def test_an_interrupt_ends_everything(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def test_of_several_counts_of_queries_a_view_shows_the_most() -> None:
         (Queries(5), "no Queries(count=5); declare needs = frozenset({Queries(count=5)})"),
         (
             HiddenStates(),
-            "no HiddenStates(), which is made of a whole context only; declare needs = frozenset(",
+            "no HiddenStates(); declare needs = frozenset({HiddenStates()}); it is never there",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ from kvharness.testing import (
     left_out,
     parametrize_with_checks,
 )
-from kvharness.testing.parametrize import LEFT_OUT
+from kvharness.testing.parametrize import LEFT_OUT, left_out_lines, note_left_out
 from kvharness_policies.random import Random
 from kvharness_policies.snapkv import SnapKV
 from tests.testing.broken.interface import Zeros
@@ -228,3 +229,16 @@ def test_without_samples_only_what_a_model_makes_is_checked() -> None:
     reasons = {reason for check, reason in left_out(blind).items() if check == "scores_fit"}
     told = "Unsampled() cannot be drawn (it looks at the model); give it a method sample(drawn)"
     assert reasons == {told}
+
+
+def test_checks_that_are_left_out_for_one_reason_share_a_line() -> None:
+    def test() -> None: ...
+
+    note_left_out(test, {"mine": Seeing(Unsampled())})
+    item: Any = SimpleNamespace(function=test)
+    lines = left_out_lines([item])
+    assert len(lines) == 1 + len({*left_out(Seeing(Unsampled())).values()}) < 6
+    assert lines[1].startswith("  mine without scores_fit, dtype_and_device, finite_scores, ")
+    assert lines[1].endswith(
+        ": Unsampled() cannot be drawn (it looks at the model); give it a method sample(drawn)"
+    )
