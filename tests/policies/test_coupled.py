@@ -141,5 +141,5 @@ def test_only_sentences_need_the_text(make_trace: MakeTrace) -> None:
     assert Coupled(H2O(), groups="blocks").needs == H2O().needs
     blind = make_trace().for_policy(H2O().needs, ("1", "2", "3"))
     choice = choice_of(torch.zeros(2, 2, 10), 5, torch.zeros(10, dtype=torch.bool), blind)
-    with pytest.raises(ValueError, match=r"no Boundaries\(\), which is made of a whole context"):
+    with pytest.raises(ValueError, match=r"no Boundaries\(\); declare needs"):
         Coupled(H2O()).select(choice, torch.full((2, 2), 5))
