@@ -53,12 +53,16 @@ class Cell:
         text = self.retention_text
         return self.policy if text is None else f"{self.policy}-r{text}"
 
-    def budget(self, tokens: int, contract: Contract) -> int:
-        """Entries per KV head for a context of ``tokens``."""
+    def budget(self, tokens: int, contract: Contract, *, after: int = 0) -> int:
+        """Entries per KV head for what is compressed, ``tokens`` of them.
+
+        ``after`` counts those that follow the context, which `Anchor.FLOOR` keeps in the prompt
+        layout: it is the ground on which nothing of the context is left.
+        """
         if self.policy == Anchor.FULL:
             return tokens
         if self.retention is None:
-            return min(tokens, contract.protection.total)
+            return min(tokens, contract.ground(after).total)
         return budget_of(self.retention, tokens)
 
 

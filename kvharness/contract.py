@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,15 @@ BLOCK = 128
 
 
 class QuestionMode(StrEnum):
-    """Whether the question is in the cache when the cache is compressed."""
+    """How much of the prompt after the context is in the cache when the cache is compressed.
+
+    UNSEEN: nothing. SEEN: the question. PROMPT: all of it, up to the answer; its last token is then
+    read once more, from the compressed cache.
+    """
 
     UNSEEN = "unseen"
     SEEN = "seen"
+    PROMPT = "prompt"
 
 
 class EvictMode(StrEnum):
@@ -99,6 +104,33 @@ class Contract:
     question: QuestionMode = QuestionMode.UNSEEN
     evict: EvictMode = EvictMode.PREFILL
     others: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def least(self) -> int:
+        """Entries a head that a budget needs: the sinks, and a prompt's last token."""
+        return max(1, self.protection.sinks + (self.question is QuestionMode.PROMPT))
+
+    def ground(self, after: int) -> Protection:
+        """What `Anchor.FLOOR` keeps, if so many of the compressed tokens come after the context."""
+        if self.question is not QuestionMode.PROMPT:
+            return self.protection
+        return replace(self.protection, recents=max(1, after, self.protection.recents))
+
+    def protected(self, budget: int) -> Protection:
+        """What every policy keeps of a budget: in the prompt layout the last token at least.
+
+        Raises:
+            UsageProblem: the budget cannot hold it.
+        """
+        if self.question is not QuestionMode.PROMPT:
+            return self.protection.fit(budget)
+        found = replace(self.protection, recents=max(1, self.protection.recents)).fit(budget)
+        if not found.recents:
+            raise UsageProblem(
+                f"a budget of {budget} entries a head cannot hold the {found.sinks} sinks and the "
+                f"last token of the prompt; raise --retention or --kv-context, or lower --kv-sinks"
+            )
+        return found
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Contract:

@@ -158,7 +158,7 @@ def wanted(
 
 
 def _fits(retention: Fraction, contract: Contract) -> bool:
-    return budget_of(retention, contract.context) >= max(1, contract.protection.sinks)
+    return budget_of(retention, contract.context) >= contract.least
 
 
 def columns(claim: Claim) -> list[Column]:

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+from torch.nn.functional import pad
 
+from kvharness.contract import QuestionMode
 from kvharness.engine.decode import Prompt, force, greedy, packed_length, packs
 from kvharness.errors import ModelProblem
 from kvharness.model.evicted_cache import BatchCache
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kvharness.model.evicted_cache import Kept
     from kvharness.model.loaded import Runtime
     from kvharness.model.prefilled import Prefilled
+    from kvharness.model.rotary import Rotation
     from kvharness.records.record import Held
 
 #: New tokens per forward pass when scoring: on a GPU they bound the activations' memory; on a
@@ -61,18 +64,26 @@ class Request:
     Attributes:
         context: the shared prefill.
         questions: asked independently of each other.
-        seen: the context ends with the question, so only the reply's header follows.
+        layout: how much of the questions the context has; then there is one question.
         generate: how many of the questions, from the first, get generated text.
     """
 
     context: Prefilled
     questions: tuple[Question, ...]
-    seen: bool
+    layout: QuestionMode
     generate: int
 
     @property
     def prompts(self) -> list[Prompt]:
-        return [Prompt.of(question, seen=self.seen) for question in self.questions]
+        return [Prompt.of(question, self.layout) for question in self.questions]
+
+    @property
+    def last_bytes(self) -> int:
+        """Of the last token's entries, if it is read once more and so stored behind the context."""
+        if self.layout is not QuestionMode.PROMPT:
+            return 0
+        layers = self.context.layers.values()
+        return sum(layer.keys[:, -1].nbytes + layer.values[:, -1].nbytes for layer in layers)
 
     @property
     def room(self) -> int:
@@ -94,10 +105,23 @@ def score_in_full(
     pay to the context, float32 ``[H, n]`` by layer.
     """
     with explained(runtime.device, _ALONE):
-        cache = BatchCache(request.context, [kept], room=request.room)
+        cache = _cache(request, [kept])
         cache.observing = observe
         (answers,) = _answer(runtime, replace(request, generate=0), cache)
-    return answers, cache.received
+    received = cache.received
+    if request.layout is QuestionMode.PROMPT:
+        # What is read once more attends to itself, and every policy keeps it.
+        received = {layer: pad(each, (0, 1), value=1.0) for layer, each in received.items()}
+    return answers, received
+
+
+def _cache(request: Request, cells: Sequence[Kept], rotation: Rotation | None = None) -> BatchCache:
+    """Of what each cell keeps; a prompt's last token is taken out, since it is read once more."""
+    context = request.context
+    if request.layout is QuestionMode.PROMPT:
+        context = context.without_last()
+        cells = [replace(cell, mask=cell.mask[..., :-1]) for cell in cells]
+    return BatchCache(context, cells, room=request.room, rotation=rotation)
 
 
 def answer(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> list[Answers]:
@@ -179,7 +203,7 @@ def _answer_batch(runtime: Runtime, request: Request, cells: Sequence[Kept]) -> 
     moved = any(cell.positions is Positions.COMPACT for cell in cells)
     start = runtime.clock()
     rotation = runtime.rotation if moved else None
-    cache = BatchCache(request.context, cells, room=request.room, rotation=rotation)
+    cache = _cache(request, cells, rotation)
     share = (runtime.clock() - start) / len(cells)
     answers = _answer(runtime, request, cache)
     return [replace(each, seconds=each.seconds + share) for each in answers]
@@ -207,7 +231,7 @@ def _answer(runtime: Runtime, request: Request, cache: BatchCache) -> list[Answe
         for cell, row in enumerate(rows):
             replies[cell][index] = row
     seconds = (runtime.clock() - start) / count
-    sizes = cache.cell_bytes()
+    sizes = [size + request.last_bytes for size in cache.cell_bytes()]
     return [
         Answers(
             greedy=forced.greedy[cell],

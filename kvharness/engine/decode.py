@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kvharness.contract import QuestionMode
 from kvharness.model.attention import reading
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ class Prompt:
         return (*self.lead, *self.answer[:-1])
 
     @classmethod
-    def of(cls, question: Question, *, seen: bool) -> Prompt:
-        lead = question.tail if seen else (*question.question, *question.tail)
-        return cls(lead=lead, answer=question.answer)
+    def of(cls, question: Question, layout: QuestionMode) -> Prompt:
+        """What is left to read of a question after what the layout has in the cache."""
+        whole = (*question.question, *question.tail)
+        leads = {QuestionMode.SEEN: question.tail, QuestionMode.PROMPT: whole[-1:]}
+        return cls(lead=leads.get(layout, whole), answer=question.answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

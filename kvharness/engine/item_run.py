@@ -89,12 +89,16 @@ def _run_untampered(
 
 
 def _passes(item: Item, contract: Contract) -> list[_Pass]:
-    """One pass for all questions, or one for each question when it is seen at compression."""
+    """One pass for all questions, or one for each question that is in the cache."""
     if contract.question is QuestionMode.UNSEEN:
         return [_Pass(context=item.context, questions=item.questions)]
+    whole = contract.question is QuestionMode.PROMPT
     return [
-        _Pass(context=(*item.context, *question.question), questions=(question,))
-        for question in item.questions
+        _Pass(
+            context=(*item.context, *each.question, *(each.tail if whole else ())),
+            questions=(each,),
+        )
+        for each in item.questions
     ]
 
 
@@ -165,7 +169,7 @@ def _request(setup: Setup, prefilled: Prefilled, one: _Pass) -> Request:
     return Request(
         context=prefilled,
         questions=one.questions,
-        seen=setup.contract.question is QuestionMode.SEEN,
+        layout=setup.contract.question,
         generate=setup.generate.replies(len(one.questions)),
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kvharness.contract import QuestionMode
 from kvharness.engine.answer import Answers, cache_entries, halving, parts
 from kvharness.engine.decode import before_stop
 from kvharness.engine.evictor import cut_back
@@ -77,6 +78,8 @@ class Rollout:
             guard=partial(guarded_step, cells[0].evictor.box),
         )
         cache.hold(request.context, [cell.kept.mask for cell in cells])
+        if request.layout is QuestionMode.PROMPT:
+            cache.take_back_last()
         return cls(
             runtime=runtime,
             cache=cache,
@@ -87,7 +90,7 @@ class Rollout:
     def fork(self) -> Rollout:
         return replace(self, cache=self.cache.fork(), standings=[*self.standings])
 
-    def read(self, tokens: Tensor) -> Tensor:
+    def read(self, tokens: Tensor, *, evict: bool = True) -> Tensor:
         """Logits ``[cells, vocabulary]`` after int64 ``[cells, t]``; then every cell evicts."""
         model, cells = self.runtime.model, len(tokens)
         positions = self.cache.expect(tokens.shape[1]).expand(cells, -1)
@@ -98,7 +101,8 @@ class Rollout:
                 use_cache=False,
                 logits_to_keep=1,
             )
-        self.standings = cut_back(self.cache, self.evictors, self.standings)
+        if evict:
+            self.standings = cut_back(self.cache, self.evictors, self.standings)
         self.held = self.held.and_then(*self.cache.counts())
         logits: Tensor = output.logits[:, -1]
         return logits
@@ -145,7 +149,10 @@ def _roll(
     pairs = zip(request.prompts, request.questions, strict=True)
     for index, (prompt, question) in enumerate(pairs):
         rollout = Rollout.start(runtime, request, cells)
-        logits = rollout.read(torch.tensor(prompt.lead).expand(len(cells), -1))
+        # The last token of a prompt was chosen from already: it takes its own place again.
+        chosen = request.layout is QuestionMode.PROMPT
+        lead = torch.tensor(prompt.lead).expand(len(cells), -1)
+        logits = rollout.read(lead, evict=not chosen)
         runs = [rollout]
         replies: list[list[int] | None] = [None] * len(cells)
         if index < request.generate:

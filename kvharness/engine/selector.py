@@ -22,6 +22,7 @@ from kvharness.policy.view import Positions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from kvharness.contract import Protection
     from kvharness.engine.answer import Request
     from kvharness.engine.blockwise_prefill import BlockRead
     from kvharness.engine.task import Setup, Task
@@ -114,13 +115,26 @@ class Selector:
             else:
                 yield task, Chosen(task=task, kept=each.kept, seconds=0.0, read=each)
 
+    def _held(self, task: Task) -> tuple[int, Protection]:
+        """The budget of a task, and what it keeps in any case.
+
+        Raises:
+            UsageProblem: the budget cannot hold that.
+        """
+        contract = self._setup.contract
+        after = self._trace.tokens - len(self._item.context)
+        budget = task.cell.budget(self._trace.tokens, contract, after=after)
+        if task.cell.policy == Anchor.FLOOR:
+            return budget, contract.ground(after).fit(budget)
+        return budget, contract.protected(budget)
+
     def _evictor(self, task: Task) -> Evictor:
-        budget = task.cell.budget(self._trace.tokens, self._setup.contract)
+        budget, protection = self._held(task)
         return Evictor(
             name=task.policy.slug,
             policy=task.policy.policy,
             budget=budget,
-            protection=self._setup.contract.protection.fit(budget),
+            protection=protection,
             words=(str(task.cell.seed), self._item.digest, task.policy.slug),
             box=self._setup.box,
         )
@@ -143,8 +157,7 @@ class Selector:
         policy, cell, clock = task.policy.policy, task.cell, self._setup.runtime.clock
         if cell.policy == Anchor.FULL:
             return Chosen(task=task, kept=self._everything, seconds=0.0)
-        budget = cell.budget(self._trace.tokens, self._setup.contract)
-        protection = self._setup.contract.protection.fit(budget)
+        budget, protection = self._held(task)
         with self._stranger(cell.policy):
             found = self._scored.get(cell.policy) or self._score(task)
             start = clock()

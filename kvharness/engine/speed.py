@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
-from kvharness.contract import Protection, budget_of
+from kvharness.contract import Protection, QuestionMode, budget_of
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.select import keep_mask
 from kvharness.items.item import Question
@@ -122,7 +122,7 @@ def request(prefilled: Prefilled, question: Sequence[int], steps: int) -> Reques
         references=("",),
         max_new_tokens=steps,
     )
-    return Request(context=prefilled, questions=(asked,), seen=False, generate=1)
+    return Request(context=prefilled, questions=(asked,), layout=QuestionMode.UNSEEN, generate=1)
 
 
 def _decode_plainly(runtime: Runtime, prefilled: Prefilled, kept: Kept, grid: Grid) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +46,22 @@ class Prefilled:
         """The mask that keeps everything, bool ``[layers, K, n]``."""
         heads = next(iter(self.layers.values())).keys.shape[0]
         return torch.ones(len(self.layers), heads, self.tokens, dtype=torch.bool)
+
+    def without_last(self) -> Prefilled:
+        """As it was before its last token was read; nothing is observed of it."""
+        return Prefilled(
+            layers={
+                index: replace(
+                    layer, keys=layer.keys[:, :-1], values=layer.values[:, :-1], observed={}
+                )
+                for index, layer in self.layers.items()
+            },
+            sliding={
+                index: replace(layer, keys=layer.keys[:, :-1], values=layer.values[:, :-1])
+                for index, layer in self.sliding.items()
+            },
+            tokens=self.tokens - 1,
+        )
 
     def observing_seconds(self, needs: Observations) -> float:
         """What the observations of a policy took after the pass, shared or not.

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from kvharness.policy.observation.reading import AttentionCall
 
 
+#: Of a layer, what has an entry for each token.
+_ENTRIES = ("keys", "values", "seen", "positions", "rotated")
+
+
 class HeldCache:
     """The caches of ``cells`` cells over one text; a reader of attention calls.
 
@@ -60,6 +64,9 @@ class HeldCache:
         self.growing = Growing(needs, whole, guard)
         self._kind = kind
         self._rotation = rotation
+        #: Whether the next token was observed before.
+        self._again = False
+        self._announced = False
         self._layers: dict[int, HeldLayer] = {}
 
     def hold(self, context: Prefilled, masks: Sequence[Tensor]) -> None:
@@ -75,6 +82,14 @@ class HeldCache:
             bare = LayerTrace(keys=sliding.keys, values=sliding.values, scaling=0.0)
             whole = self._of_context(bare, first=context.tokens - sliding.keys.shape[1])
             self._layers[name] = side_by_side([replace(whole, window=sliding.window)] * self.cells)
+
+    def take_back_last(self) -> None:
+        """Take the last token out, which is to be read once more, and leave what is seen of it."""
+        self.tokens -= 1
+        self._again = True
+        for name, layer in self._layers.items():
+            parts = {part: getattr(layer, part)[:, :-1] for part in _ENTRIES}
+            self._layers[name] = replace(layer, **parts)
 
     def _of_context(self, layer: LayerTrace, *, first: int = 0) -> HeldLayer:
         """All of a context, for one cell."""
@@ -95,6 +110,7 @@ class HeldCache:
         other = HeldCache(self.cells, needs=frozenset(), kind=self._kind, rotation=self._rotation)
         other.growing = self.growing.fork()
         other.tokens = self.tokens
+        other._again, other._announced = self._again, self._announced
         other._layers = dict(self._layers)
         return other
 
@@ -139,6 +155,8 @@ class HeldCache:
         """Announce so many new tokens; their position ids, int64 ``[new]``."""
         first = self.tokens if self._kind is Positions.ORIGINAL else self.entries
         self.tokens += new
+        self._again = self._again and not self._announced
+        self._announced = True
         return torch.arange(first, first + new)
 
     # -- reading ------------------------------------------------------------------------------
@@ -151,6 +169,8 @@ class HeldCache:
         mask = visible(layer, new)
         if layer.window is not None:
             self._layers[call.layer] = within(layer)
+        elif self._again:
+            self._layers[call.layer] = layer
         else:
             observed = self.growing.grown(call.layer, layer, query, mask)
             self._layers[call.layer] = replace(layer, observed=observed)

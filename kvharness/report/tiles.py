@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvharness.claims.judgement import Outcome
+from kvharness.contract import QuestionMode
 from kvharness.report import notation
 from kvharness.report.ranking import at, findings
 from kvharness.report.verdicts import counts
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from kvharness.claims.judgement import Judgement
     from kvharness.report.headroom import Headroom
     from kvharness.report.survey import Survey
+
+#: What is in the cache at that time.
+_SEEN = {
+    QuestionMode.UNSEEN: "the question is unseen",
+    QuestionMode.SEEN: "the question is seen",
+    QuestionMode.PROMPT: "the whole prompt is in it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +52,13 @@ def lead(survey: Survey) -> str:
     if not survey.suites:
         return "There are no records."
     contract = survey.evidence.contract
-    question = contract.get("question", "unseen")
+    question = _SEEN[QuestionMode(str(contract.get("question", QuestionMode.UNSEEN)))]
     context = contract.get("context")
     told = f", {context:,} tokens of context" if isinstance(context, int) else ""
     items = notation.count(sum(map(survey.items, survey.suites)), "item")
     return (
         f"Every policy answers the same {items} of {', '.join(survey.suites)}{told}, from a cache "
-        f"that keeps the same number of entries; the question is {question} when it is compressed."
+        f"that keeps the same number of entries; {question} when it is compressed."
     )
 
 

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kvharness.contract import FIRST, Contract, budget_of
+from kvharness.contract import FIRST, Contract, QuestionMode, budget_of
 from kvharness.discovery.spec import EVERY, PolicySpec
 from kvharness.errors import UsageProblem
 from kvharness.items.suites import SUITES
@@ -119,13 +119,18 @@ class Settings(SettingTable):
             UsageProblem: one of them does not.
         """
         protection = self.contract.protection
+        last = (
+            " and the last token of a prompt"
+            if self.contract.question is QuestionMode.PROMPT
+            else ""
+        )
         for retention in self.retentions:
             budget = budget_of(retention, self.context)
-            if budget < max(1, protection.sinks):
+            if budget < self.contract.least:
                 raise UsageProblem(
                     f"--retention {float(retention):g} of --kv-context {self.context} "
                     f"keeps {budget} entries a head, which cannot hold the {protection.sinks} "
-                    f"sinks; raise one of the two or lower --kv-sinks"
+                    f"sinks{last}; raise one of the two or lower --kv-sinks"
                 )
         if protection.total > self.context:
             raise UsageProblem(

@@ -159,9 +159,11 @@ class SettingTable:
         "use more cores",
     )
     question = Setting(
-        flag="--kv-question", choices=("unseen", "seen"), default="unseen", parse=_question,
+        flag="--kv-question", choices=("unseen", "seen", "prompt"), default="unseen",
+        parse=_question,
         reach=Reach.CONTRACT,
-        help="Whether the question is in the cache when it is compressed",
+        help="What is in the cache when it is compressed: the context; the question too; or the "
+        "whole prompt, whose last token is read once more before the answer",
     )
     evict = Setting(
         flag="--kv-evict", choices=("prefill", "decode", "blocks"), default="prefill", parse=_evict,

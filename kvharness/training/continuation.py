@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvharness.contract import Contract, budget_of
+from kvharness.contract import Contract, QuestionMode, budget_of
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.select import keep_mask
 from kvharness.items.item import Question
@@ -67,6 +67,6 @@ def continuations(
         references=("",),
         max_new_tokens=tokens - 1,
     )
-    request = Request(context=context, questions=(question,), seen=True, generate=1)
+    request = Request(context=context, questions=(question,), layout=QuestionMode.SEEN, generate=1)
     replies = answer(runtime, request, [Kept(mask=mask) for mask in masks])
     return [(first, *(reply.generated[0] or ())) for reply in replies]

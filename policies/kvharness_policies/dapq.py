@@ -48,7 +48,7 @@ class DapQ(Policy):
     queries" implies. ``suffix`` is no parameter of its own: it is what ``prefix`` leaves of ``N``.
     Nothing is protected but what the contract protects, as in the formula. The contract decides
     whether the context's end is the question, and the suffix with it; the paper compresses with
-    the question in sight (``--kv-question=seen``).
+    the question in sight (``--kv-question=prompt``).
     Not verified: the paper's tables. By these, content matters as well: on LongBench random and
     nonsense tokens score below SnapKV.
     """

@@ -37,7 +37,7 @@ class SnapKV(Policy):
     Here, as in kvpress, each query head is pooled as officially and the group mean comes last;
     the AdaKV repository takes the group mean first, which differs under max-pooling. Mean over
     the window instead of the sum: the same ranking. No lower limit on the context.
-    Published results put the question into the context (``--kv-question=seen``). Not
+    Published results compress the whole prompt (``--kv-question=prompt``). Not
     verified: the paper's own hyper-parameters; these are from code.
 
     A budget that the window fills leaves nothing to choose: up to 36 entries with 4 sinks (0.035 of

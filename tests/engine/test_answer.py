@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from kvharness.contract import QuestionMode
 from kvharness.engine import answer as answer_module
 from kvharness.engine.answer import Answers, Request, answer, answer_each, score_in_full
 from kvharness.engine.decode import force
@@ -83,7 +84,7 @@ def context(runtime: Runtime) -> Prefilled:
 
 @pytest.fixture(scope="module")
 def request_all(context: Prefilled) -> Request:
-    return Request(context=context, questions=QUESTIONS, seen=False, generate=2)
+    return Request(context=context, questions=QUESTIONS, layout=QuestionMode.UNSEEN, generate=2)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +303,7 @@ def test_a_seen_question_is_read_from_the_cache(runtime: Runtime, request_all: R
     (unseen,) = answer(runtime, request_all, CELLS[3:4])
     for index, question in enumerate(QUESTIONS):
         longer, _ = prefill(runtime, (*CONTEXT, *question.question))
-        asked = Request(context=longer, questions=(question,), seen=True, generate=1)
+        asked = Request(context=longer, questions=(question,), layout=QuestionMode.SEEN, generate=1)
         everything = Kept(mask=torch.ones(2, 2, longer.tokens, dtype=torch.bool))
         (seen,) = answer(runtime, asked, [everything])
         torch.testing.assert_close(seen.logprob[0], unseen.logprob[index], rtol=1e-4, atol=1e-3)
@@ -329,7 +330,9 @@ def test_room_is_for_the_packed_prompts_or_the_longest_reply(
     questions = tuple(
         make_question(number, max_new_tokens=length) for number, length in enumerate(lengths)
     )
-    asked = Request(context=context, questions=questions, seen=False, generate=generate)
+    asked = Request(
+        context=context, questions=questions, layout=QuestionMode.UNSEEN, generate=generate
+    )
     assert asked.room == room
     (answers,) = answer(runtime, asked, CELLS[:1])
     replies = [None if reply is None else len(reply) for reply in answers.generated]

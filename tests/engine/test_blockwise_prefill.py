@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kvharness import Future
-from kvharness.contract import Protection
+from kvharness.contract import Protection, QuestionMode
 from kvharness.engine import blockwise_prefill
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.blockwise_prefill import BlockRead, read_each
@@ -50,7 +50,9 @@ def evictor(policy: Policy, budget: int = BUDGET, name: str = "mine") -> Evictor
 
 def request_of(runtime: Runtime) -> Request:
     prefilled, _ = prefill(runtime, CONTEXT)
-    return Request(context=prefilled, questions=(question(),), seen=False, generate=0)
+    return Request(
+        context=prefilled, questions=(question(),), layout=QuestionMode.UNSEEN, generate=0
+    )
 
 
 def read(runtime: Runtime, *evictors: Evictor) -> list[BlockRead | KvharnessError]:
@@ -90,7 +92,9 @@ def test_later_blocks_see_what_is_left(
             keys = found.context.layers[layer].keys[head, held]
             assert torch.allclose(keys, naive.keys[layer][held, head], atol=1e-3)
         due = torch.stack([naive.read([each]) for each in [*LEAD, *ANSWER[:-1]]])
-    own = Request(context=found.context, questions=(question(),), seen=False, generate=0)
+    own = Request(
+        context=found.context, questions=(question(),), layout=QuestionMode.UNSEEN, generate=0
+    )
     (told,) = answer(runtime, own, [found.kept])
     logprob = due[-len(ANSWER) :].log_softmax(dim=-1)[range(len(ANSWER)), ANSWER]
     assert torch.allclose(told.logprob[0], logprob, atol=2e-3)

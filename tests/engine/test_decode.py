@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvharness.contract import QuestionMode
 from kvharness.engine import decode
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.decode import Forced, Prompt, force, greedy, packs
@@ -119,9 +120,9 @@ def test_a_prompt_reads_all_but_the_last_token_of_the_answer() -> None:
         reference="",
         references=("",),
     )
-    assert Prompt.of(question, seen=False) == Prompt(lead=(1, 2, 3), answer=(4, 5))
-    assert Prompt.of(question, seen=True) == Prompt(lead=(3,), answer=(4, 5))
-    assert Prompt.of(question, seen=True).tokens == (3, 4)
+    assert Prompt.of(question, QuestionMode.UNSEEN) == Prompt(lead=(1, 2, 3), answer=(4, 5))
+    assert Prompt.of(question, QuestionMode.SEEN) == Prompt(lead=(3,), answer=(4, 5))
+    assert Prompt.of(question, QuestionMode.SEEN).tokens == (3, 4)
 
 
 @given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=12))
@@ -370,7 +371,9 @@ def test_generating_for_all_questions_equals_asking_each_alone(
     questions = tuple(make_question(number, 6 - number) for number in range(4))
 
     def ask(chosen: tuple[Question, ...], generate: int) -> list[list[list[int] | None]]:
-        request = Request(context=context, questions=chosen, seen=False, generate=generate)
+        request = Request(
+            context=context, questions=chosen, layout=QuestionMode.UNSEEN, generate=generate
+        )
         return [each.generated for each in answer(runtime, request, CELLS)]
 
     together = ask(questions, len(questions))

@@ -555,18 +555,27 @@ def test_exact_means_that_greedy_decoding_begins_with_the_reference(
     assert seen == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("layout", QuestionMode)
 def test_the_future_is_the_largest_attention_of_the_true_question_and_answer(
-    *, seen: bool, runtime: Runtime, plain_model: PreTrainedModel, item: Item
+    layout: QuestionMode, runtime: Runtime, plain_model: PreTrainedModel, item: Item
 ) -> None:
-    questions = item.questions[:1] if seen else item.questions
-    context = (*item.context, *questions[0].question) if seen else item.context
+    questions = item.questions if layout is QuestionMode.UNSEEN else item.questions[:1]
+    after = {
+        QuestionMode.UNSEEN: (),
+        QuestionMode.SEEN: questions[0].question,
+        QuestionMode.PROMPT: (*questions[0].question, *questions[0].tail),
+    }
+    context = (*item.context, *after[layout])
     prefilled, _ = prefill(runtime, context)
-    request = Request(context=prefilled, questions=questions, seen=seen, generate=0)
+    request = Request(context=prefilled, questions=questions, layout=layout, generate=0)
     everything = Kept(mask=torch.ones(LAYERS, KV_HEADS, len(context), dtype=torch.bool))
     _, future = score_in_full(runtime, request, everything, observe=True)
-    best = naive_future(plain_model, item, questions, len(context))
-    torch.testing.assert_close(torch.stack(list(future.values())), best, rtol=1e-3, atol=1e-5)
+    again = layout is QuestionMode.PROMPT
+    best = naive_future(plain_model, item, questions, len(context) - again)
+    found = torch.stack(list(future.values()))
+    assert found.shape[-1] == len(context)
+    torch.testing.assert_close(found[..., : best.shape[-1]], best, rtol=1e-3, atol=1e-5)
+    assert (found[..., best.shape[-1] :] == 1).all()
 
 
 def naive_future(

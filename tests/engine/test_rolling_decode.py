@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from kvharness.contract import Protection
+from kvharness.contract import Protection, QuestionMode
 from kvharness.engine.answer import Request, answer
 from kvharness.engine.evictor import Evictor
 from kvharness.engine.rolling_decode import Rolled, Rollout, roll_each
@@ -67,7 +67,9 @@ def question(**changes: Any) -> Question:
 
 def request_of(runtime: Runtime, policy: Policy, *, generate: int = 0) -> Request:
     prefilled, _ = prefill(runtime, CONTEXT, policy.needs)
-    return Request(context=prefilled, questions=(question(),), seen=False, generate=generate)
+    return Request(
+        context=prefilled, questions=(question(),), layout=QuestionMode.UNSEEN, generate=generate
+    )
 
 
 def rolled(

@@ -95,6 +95,10 @@ def _fixed(runtimes: dict[str, Runtime]) -> Iterator[Scene]:
     runtime = runtimes["global"]
     item = stage.fixed_item(runtime.encoder)
     yield Scene("global seen", runtime, item, FEW, question=QuestionMode.SEEN)
+    for mode in EvictMode:
+        shown = replace(item, questions=item.questions[:1]) if mode is EvictMode.DECODE else item
+        name = f"global prompt-{mode.value}"
+        yield Scene(name, runtime, shown, FEW, evict=mode, question=QuestionMode.PROMPT)
 
 
 def _of_suites(runtime: Runtime) -> Iterator[Scene]:

@@ -83,7 +83,8 @@ def test_the_file_covers_every_policy_mode_and_suite() -> None:
     places = {tuple(name.split()[:2]) for name in whole}
     for first in ("global", "hybrid", *SUITES):
         assert {(first, mode.value) for mode in EvictMode} <= places
-    assert ("global", "seen") in places
+    others = {("global", "seen"), *(("global", f"prompt-{mode.value}") for mode in EvictMode)}
+    assert others <= places
     assert {f"score {suite}" for suite in SUITES} <= GOLDEN.entries.keys()
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvharness import ColumnSums, Queries
+from kvharness.contract import QuestionMode
 from kvharness.engine.answer import Request, score_in_full
 from kvharness.errors import ModelProblem
 from kvharness.items.item import Question
@@ -362,7 +363,9 @@ def test_an_unusual_model_is_read_exactly_or_refused(
     try:
         runtime = Runtime.load(find_model(str(tmp_path)), device="cpu", dtype="float32")
         prefilled, _ = prefill(runtime, context)
-        request = Request(context=prefilled, questions=(question,), seen=False, generate=0)
+        request = Request(
+            context=prefilled, questions=(question,), layout=QuestionMode.UNSEEN, generate=0
+        )
         answers, _ = score_in_full(runtime, request, everything(prefilled), observe=False)
     except ModelProblem:
         return

@@ -141,7 +141,9 @@ def test_a_part_is_read_in_blocks(
 def answers(runtime: Runtime, prefilled: Prefilled) -> Answers:
     from kvharness.engine.answer import Request
 
-    request = Request(context=prefilled, questions=make_item().questions, seen=False, generate=0)
+    request = Request(
+        context=prefilled, questions=make_item().questions, layout=QuestionMode.UNSEEN, generate=0
+    )
     everything = Kept(mask=prefilled.all_kept())
     return score_in_full(runtime, request, everything, observe=False)[0]
 
